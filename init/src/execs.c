@@ -1,0 +1,556 @@
+#define _GNU_SOURCE
+#include "execs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernel.h"
+#include "users.h"
+
+#ifndef CLONE_VFORK
+#define CLONE_VFORK 0x00004000
+#endif
+
+#define TREE_ROUNDS 64
+
+/* What a child writes before it gives up; the parent is stopped (CLONE_VFORK) until the child is its command or gone. */
+struct exec_failure {
+	int code;
+	const char *stage;
+};
+
+int execs_parse(struct msg_reader fields, struct exec_request *request, struct err *e)
+{
+	struct msg_field field;
+	bool good = true;
+	int more;
+
+	request->number = 0;
+	request->label = NULL;
+	request->label_length = 0;
+	request->arg_count = request->env_count = 0;
+	request->cwd = NULL;
+	request->user = "root";
+	request->stdin_pipe = 0;
+	while (good && (more = msg_next(&fields, &field)) > 0) {
+		const char *text = msg_string(&field);
+
+		switch (field.tag) {
+		case T_NUMBER: good = msg_number(&field, &request->number); break;
+		case T_STDIN: good = msg_number(&field, &request->stdin_pipe); break;
+		case T_LABEL:
+			request->label = field.data;
+			request->label_length = field.length;
+			good = field.length <= LABEL_MAX;
+			break;
+		case T_CWD: good = (request->cwd = text); break;
+		case T_USER: good = (request->user = text); break;
+		case T_ARG:
+			good = text && request->arg_count < EXEC_STRINGS_MAX;
+			if (good)
+				request->args[request->arg_count++] = text;
+			break;
+		case T_ENV:
+			/* Four places stay free for what the init adds. */
+			good = text && request->env_count < EXEC_STRINGS_MAX - 4;
+			if (good)
+				request->env[request->env_count++] = text;
+			break;
+		default: good = false;
+		}
+	}
+	if (!good || more < 0 || !request->number || !request->arg_count)
+		return err_set(e, EBADMSG, "request", "malformed request to start a command");
+	request->args[request->arg_count] = NULL;
+	request->env[request->env_count] = NULL;
+	return 0;
+}
+
+int execs_init(struct execs *execs, int cgroup, struct err *e)
+{
+	*execs = (struct execs){.cgroup = cgroup};
+	execs->failure = mmap(NULL, sizeof *execs->failure, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (execs->failure == MAP_FAILED)
+		return err_set(e, errno, "memory", "cannot share a page with children");
+	return 0;
+}
+
+static void cgroup_name(uint64_t number, const char *file, char *name, size_t size)
+{
+	snprintf(name, size, "e%llu%s%s", (unsigned long long)number, file[0] ? "/" : "", file);
+}
+
+static const char *find_env(const struct exec_request *request, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (size_t i = 0; i < request->env_count; i++)
+		if (!strncmp(request->env[i], name, length) && request->env[i][length] == '=')
+			return request->env[i] + length + 1;
+	return NULL;
+}
+
+/* HOME, USER, LOGNAME and SHELL, where the request does not set them. */
+static void complete_env(struct exec_request *request, const struct user *user)
+{
+	static char home[USER_PATH_MAX + 8], shell[USER_PATH_MAX + 8], name[USER_NAME_MAX + 8], logname[USER_NAME_MAX + 10];
+	char number[24];
+
+	snprintf(number, sizeof number, "%u", (unsigned)user->uid);
+	snprintf(home, sizeof home, "HOME=%s", user->home);
+	snprintf(shell, sizeof shell, "SHELL=%s", user->shell);
+	snprintf(name, sizeof name, "USER=%s", user->name[0] ? user->name : number);
+	snprintf(logname, sizeof logname, "LOGNAME=%s", user->name[0] ? user->name : number);
+	if (!find_env(request, "HOME"))
+		request->env[request->env_count++] = home;
+	if (!find_env(request, "SHELL"))
+		request->env[request->env_count++] = shell;
+	if (!find_env(request, "USER"))
+		request->env[request->env_count++] = name;
+	if (!find_env(request, "LOGNAME"))
+		request->env[request->env_count++] = logname;
+	request->env[request->env_count] = NULL;
+}
+
+static _Noreturn void give_up(struct exec_failure *failure, const char *stage, int code)
+{
+	failure->stage = stage;
+	failure->code = code;
+	_exit(127);
+}
+
+/* execvpe, without its fallback to a shell: a file that is no program is an error here, as it is to the kernel. */
+static int run(const struct exec_request *request)
+{
+	char *const *args = (char *const *)request->args, *const *env = (char *const *)request->env;
+	const char *name = request->args[0], *path = find_env(request, "PATH");
+	char full[4096];
+	int code = ENOENT;
+
+	if (!name[0])
+		return ENOENT;
+	if (strchr(name, '/')) {
+		execve(name, args, env);
+		return errno;
+	}
+	if (!path)
+		path = "/usr/local/bin:/usr/bin:/bin";
+	while (*path) {
+		size_t length = strcspn(path, ":");
+
+		if (snprintf(full, sizeof full, "%.*s/%s", length ? (int)length : 1, length ? path : ".", name) <
+		    (int)sizeof full) {
+			execve(full, args, env);
+			if (errno != ENOENT && errno != ENOTDIR && (errno != EACCES || code == ENOENT))
+				code = errno;
+			if (code != ENOENT && code != EACCES)
+				return code;
+		}
+		path += length + (path[length] == ':');
+	}
+	return code;
+}
+
+/* The child's side. Raw system calls for ids: the library's are for processes with threads. */
+static _Noreturn void become(const struct exec_request *request, const struct user *user, const int *theirs,
+			     struct exec_failure *failure)
+{
+	const char *cwd = request->cwd ? request->cwd : user->home;
+	sigset_t none;
+
+	setsid();
+	for (int i = 0; i < 3; i++)
+		if (theirs[i] >= 0 && dup2(theirs[i], i) < 0)
+			give_up(failure, "limits", errno);
+	if (theirs[0] < 0 && fcntl(0, F_SETFD, 0) < 0) /* the init's own stream 0 is /dev/null */
+		give_up(failure, "limits", errno);
+	/* Closing on exec is too late: the working directory and the command are looked up before, and as
+	 * "/proc/self/fd/N/../.." they would begin at a descriptor of the init, such as its cgroup on the host's side. */
+	if (sys_close_range(3, ~0U, 0) < 0)
+		give_up(failure, "limits", errno);
+	if (syscall(SYS_setgroups, user->group_count, user->groups) < 0 && errno != EPERM)
+		give_up(failure, "user", errno);
+	if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0 ||
+	    syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
+		give_up(failure, "user", errno);
+	umask(022);
+	if (chdir(cwd) < 0 && (request->cwd || chdir("/") < 0))
+		give_up(failure, "cwd", errno);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	give_up(failure, "exec", run(request));
+}
+
+static int make_streams(bool stdin_pipe, int *ours, int *theirs, struct err *e)
+{
+	for (int i = 0; i < 3; i++)
+		ours[i] = theirs[i] = -1;
+	for (int i = stdin_pipe ? 0 : 1; i < 3; i++) {
+		int pair[2];
+
+		if (pipe2(pair, O_CLOEXEC) < 0)
+			return err_set(e, errno, "limits", "cannot make a pipe");
+		ours[i] = pair[i ? 0 : 1];
+		theirs[i] = pair[i ? 1 : 0];
+		if (fcntl(ours[i], F_SETFL, O_NONBLOCK) < 0)
+			return err_set(e, errno, "limits", "cannot make a pipe non-blocking");
+	}
+	return 0;
+}
+
+static void close_all(int *fds)
+{
+	for (int i = 0; i < 3; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
+static int add(struct execs *execs, struct exec **exec, struct err *e)
+{
+	if (execs->count >= EXECS_MAX)
+		return err_set(e, EAGAIN, "limits", "%d commands are remembered already", EXECS_MAX);
+	if (execs->count == execs->capacity) {
+		size_t capacity = execs->capacity ? 2 * execs->capacity : 8;
+		struct exec *list = realloc(execs->list, capacity * sizeof *list);
+
+		if (!list)
+			return err_set(e, ENOMEM, "limits", "no memory for another command");
+		execs->list = list;
+		execs->capacity = capacity;
+	}
+	*exec = &execs->list[execs->count];
+	**exec = (struct exec){.streams = {-1, -1, -1}};
+	return 0;
+}
+
+/* Each exec has a cgroup of its own below the sandbox's, so that all that descends from it can be found and killed. */
+static int make_cgroup(const struct execs *execs, uint64_t number, struct err *e)
+{
+	char name[40];
+	int fd;
+
+	cgroup_name(number, "", name, sizeof name);
+	if (mkdirat(execs->cgroup, name, 0755) < 0 && errno != EEXIST)
+		return err_set(e, errno, "limits", "cannot make a cgroup for the command");
+	fd = openat(execs->cgroup, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? err_set(e, errno, "limits", "cannot open the cgroup of the command") : fd;
+}
+
+static bool drop_cgroup(const struct execs *execs, const struct exec *exec)
+{
+	char name[40];
+
+	cgroup_name(exec->number, "", name, sizeof name);
+	return !unlinkat(execs->cgroup, name, AT_REMOVEDIR) || errno == ENOENT;
+}
+
+static int launch(struct execs *execs, struct exec_request *request, const struct user *user, struct exec *exec,
+		  const int *theirs, struct err *e)
+{
+	struct kernel_clone_args args = {.flags = CLONE_VFORK, .exit_signal = SIGCHLD};
+	int cgroup = -1;
+	pid_t pid;
+
+	if (execs->cgroup >= 0) {
+		cgroup = make_cgroup(execs, request->number, e);
+		if (cgroup < 0)
+			return cgroup;
+		exec->has_cgroup = true;
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)cgroup;
+	}
+	execs->failure->code = 0;
+	pid = sys_clone3(&args);
+	if (!pid)
+		become(request, user, theirs, execs->failure);
+	if (cgroup >= 0)
+		close(cgroup);
+	if (pid < 0)
+		return err_set(e, errno, "limits", "cannot start another process");
+	exec->pid = pid;
+	if (!execs->failure->code)
+		return 0;
+	waitpid(pid, NULL, 0);
+	return err_set(e, execs->failure->code, execs->failure->stage, "%s",
+		       !strcmp(execs->failure->stage, "cwd") ? request->cwd : request->args[0]);
+}
+
+int execs_start(struct execs *execs, const struct exec_request *wanted, struct exec **result, struct err *e)
+{
+	static struct exec_request request;
+	struct exec *exec = NULL;
+	struct user user;
+	int theirs[3], code = users_find(wanted->user, &user, e);
+
+	if (code) {
+		e->stage = "user";
+		return code;
+	}
+	if (execs_find(execs, wanted->number))
+		return err_set(e, EEXIST, "request", "exec %llu exists", (unsigned long long)wanted->number);
+	code = add(execs, &exec, e);
+	if (code)
+		return code;
+	request = *wanted;
+	complete_env(&request, &user);
+	exec->number = request.number;
+	code = make_streams(request.stdin_pipe, exec->streams, theirs, e);
+	if (!code && request.label_length) {
+		exec->label = malloc(request.label_length);
+		exec->label_length = request.label_length;
+		if (exec->label)
+			memcpy(exec->label, request.label, request.label_length);
+		else
+			code = err_set(e, ENOMEM, "limits", "no memory for a label");
+	}
+	if (!code)
+		code = launch(execs, &request, &user, exec, theirs, e);
+	close_all(theirs);
+	if (code) {
+		close_all(exec->streams);
+		free(exec->label);
+		if (exec->has_cgroup)
+			drop_cgroup(execs, exec);
+		return code;
+	}
+	execs->count++;
+	*result = exec;
+	return 0;
+}
+
+struct exec *execs_find(struct execs *execs, uint64_t number)
+{
+	for (size_t i = 0; i < execs->count; i++)
+		if (execs->list[i].number == number)
+			return &execs->list[i];
+	return NULL;
+}
+
+bool execs_reaped(struct execs *execs, pid_t pid, int status)
+{
+	for (size_t i = 0; i < execs->count; i++) {
+		struct exec *exec = &execs->list[i];
+
+		if (exec->pid != pid || exec->exited)
+			continue;
+		exec->exited = true;
+		exec->status = status;
+		exec->unsent = !exec->released;
+		return true;
+	}
+	return false;
+}
+
+static bool write_cgroup(const struct execs *execs, uint64_t number, const char *file, const char *text)
+{
+	char name[64];
+	bool done;
+	int fd;
+
+	cgroup_name(number, file, name, sizeof name);
+	fd = openat(execs->cgroup, name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	done = write(fd, text, strlen(text)) > 0;
+	close(fd);
+	return done;
+}
+
+/* Signals each process that the exec's cgroup lists; returns how many. */
+static int signal_cgroup(const struct execs *execs, uint64_t number, int signal)
+{
+	char name[64], line[32];
+	int fd, count = 0;
+	FILE *file;
+
+	cgroup_name(number, "cgroup.procs", name, sizeof name);
+	fd = openat(execs->cgroup, name, O_RDONLY | O_CLOEXEC);
+	file = fd < 0 ? NULL : fdopen(fd, "r");
+	if (!file) {
+		if (fd >= 0)
+			close(fd);
+		return 0;
+	}
+	while (fgets(line, sizeof line, file)) {
+		pid_t pid = (pid_t)strtol(line, NULL, 10);
+
+		if (pid > 1 && !kill(pid, signal))
+			count++;
+	}
+	fclose(file);
+	return count;
+}
+
+/* Parent and session of a process; false if it is gone. The name in stat may hold anything, ")" too. */
+static bool read_stat(pid_t pid, pid_t *parent, pid_t *session)
+{
+	char path[32], text[512], *end;
+	int fd, fields[3];
+	ssize_t length;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	length = read(fd, text, sizeof text - 1);
+	close(fd);
+	if (length <= 0)
+		return false;
+	text[length] = 0;
+	end = strrchr(text, ')');
+	if (!end || sscanf(end + 1, " %*c %d %d %d", &fields[0], &fields[1], &fields[2]) != 3)
+		return false;
+	*parent = fields[0];
+	*session = fields[2];
+	return true;
+}
+
+static bool descends(pid_t pid, pid_t from)
+{
+	pid_t parent, session;
+
+	for (int steps = 0; steps < 512 && pid > 1 && read_stat(pid, &parent, &session); steps++) {
+		if (pid == from || session == from || parent == from)
+			return true;
+		pid = parent;
+	}
+	return false;
+}
+
+/* Without cgroups (rootless hosts without delegation) a tree is what /proc shows of it: its session and descendants. A
+ * process that has left the session and whose parents are gone is missed; `traforo doctor` says so. */
+static int signal_descendants(pid_t from, int signal)
+{
+	struct dirent *entry;
+	DIR *dir = opendir("/proc");
+	int count = 0;
+
+	if (!dir)
+		return 0;
+	while ((entry = readdir(dir))) {
+		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+		if (pid > 1 && descends(pid, from) && !kill(pid, signal))
+			count++;
+	}
+	closedir(dir);
+	return count;
+}
+
+static bool signal_tree(struct execs *execs, const struct exec *exec, int signal)
+{
+	int count = 0;
+
+	if (exec->has_cgroup) {
+		if (signal == SIGKILL && write_cgroup(execs, exec->number, "cgroup.kill", "1"))
+			return true;
+		return signal_cgroup(execs, exec->number, signal) > 0;
+	}
+	for (int round = 0; round < (signal == SIGKILL ? TREE_ROUNDS : 1); round++) {
+		int found = signal_descendants(exec->pid, signal);
+
+		count += found;
+		if (!found)
+			break;
+	}
+	return count > 0;
+}
+
+int execs_signal(struct execs *execs, struct exec *exec, int signal, bool tree, struct err *e)
+{
+	if (tree) {
+		if (!signal_tree(execs, exec, signal) && exec->exited)
+			return err_set(e, ESRCH, "signal", "nothing of exec %llu is left", (unsigned long long)exec->number);
+		return 0;
+	}
+	if (exec->exited)
+		return err_set(e, ESRCH, "signal", "exec %llu has ended", (unsigned long long)exec->number);
+	if (kill(exec->pid, signal) < 0)
+		return err_set(e, errno, "signal", "cannot signal exec %llu", (unsigned long long)exec->number);
+	return 0;
+}
+
+void execs_release(struct exec *exec)
+{
+	exec->released = true;
+	exec->unsent = false;
+	free(exec->label);
+	exec->label = NULL;
+	exec->label_length = 0;
+	if (exec->streams[0] >= 0) {
+		close(exec->streams[0]);
+		exec->streams[0] = -1;
+	}
+}
+
+size_t execs_poll(const struct execs *execs, struct pollfd *polls, size_t capacity)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < execs->count; i++) {
+		const struct exec *exec = &execs->list[i];
+
+		for (int stream = 1; stream < 3 && exec->released; stream++)
+			if (exec->streams[stream] >= 0 && count < capacity)
+				polls[count++] = (struct pollfd){.fd = exec->streams[stream], .events = POLLIN};
+	}
+	return count;
+}
+
+/* Bounded, so that one loud process cannot keep the init from its other work. */
+static void discard(int *fd)
+{
+	static char waste[4096];
+
+	for (int round = 0; round < 64; round++) {
+		ssize_t length = read(*fd, waste, sizeof waste);
+
+		if (length > 0)
+			continue;
+		if (!length || (errno != EAGAIN && errno != EINTR)) {
+			close(*fd);
+			*fd = -1;
+		}
+		return;
+	}
+}
+
+void execs_tidy(struct execs *execs)
+{
+	for (size_t i = 0; i < execs->count;) {
+		struct exec *exec = &execs->list[i];
+
+		for (int stream = 1; stream < 3 && exec->released; stream++)
+			if (exec->streams[stream] >= 0)
+				discard(&exec->streams[stream]);
+		if (exec->exited && exec->released && exec->has_cgroup && drop_cgroup(execs, exec))
+			exec->has_cgroup = false;
+		if (exec->exited && exec->released && !exec->has_cgroup && exec->streams[1] < 0 && exec->streams[2] < 0)
+			*exec = execs->list[--execs->count];
+		else
+			i++;
+	}
+}
+
+size_t execs_streams(const struct exec *exec, int *fds)
+{
+	size_t count = 0;
+
+	for (int stream = 1; stream < 3; stream++)
+		if (exec->streams[stream] >= 0)
+			fds[count++] = exec->streams[stream];
+	if (exec->streams[0] >= 0)
+		fds[count++] = exec->streams[0];
+	return count;
+}

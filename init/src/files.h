@@ -1,0 +1,48 @@
+/* Files of the sandbox, opened and changed by its init with the rights of one of its users.
+ *
+ * The init answers M_OPEN, M_STAT, M_MKDIR, M_REMOVE, M_RENAME and M_WALK here. Paths are absolute and resolved in the
+ * sandbox's own tree; magic links of /proc are never followed (they would name the init's own descriptors).
+ */
+#ifndef TRAFORO_FILES_H
+#define TRAFORO_FILES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "err.h"
+#include "users.h"
+
+/* Facts about one file: the value of T_STAT, and what M_WALK writes to its pipe before each path. Little endian. */
+struct file_record {
+	uint32_t length;      /* of the whole record: this struct, path, target */
+	uint32_t mode;        /* st_mode, type included; 0 marks the last record of a walk */
+	uint64_t size;        /* last record: errno of a walk that was cut short, 0 for a whole one */
+	int64_t modified_ns;  /* Unix time; last record: 1 if there was more than the limit */
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t path_length; /* bytes of path that follow, without NUL */
+	uint32_t target_length; /* bytes of a link's target behind it */
+} __attribute__((packed));
+
+/* Opens a regular file for M_OPEN. `flags` are the kernel's O_ flags; only access mode, O_CREAT, O_EXCL, O_TRUNC and
+ * O_APPEND pass. With O_CREAT missing parents are made (0755). Never blocks: anything but a regular file is -EINVAL
+ * (-EISDIR for a directory), and files of procfs open for reading only. Returns the descriptor or a negative errno. */
+int files_open(const struct user *user, const char *path, int flags, mode_t mode, struct err *e);
+/* Fills `record` and `target` (a link's target, not NUL-ended; capacity PATH_MAX). */
+int files_stat(const struct user *user, const char *path, bool follow, struct file_record *record, char *target,
+	       struct err *e);
+/* Makes a directory; *created says whether it was not there. -ENOTDIR / -EEXIST if something else is in the way. */
+int files_mkdir(const struct user *user, const char *path, mode_t mode, bool parents, bool *created, struct err *e);
+/* Removes a file, a link or an empty directory. */
+int files_remove(const struct user *user, const char *path, struct err *e);
+int files_rename(const struct user *user, const char *path, const char *to, struct err *e);
+
+/* Walks in a child process of its own, which has become `user` for good and whose memory and time are the sandbox's.
+ * `out` is the pipe for records. Returns the child's pid. The directory is opened before the fork, so that a missing one
+ * is an error here and not in the stream. Links are not followed and mounts are crossed; at most 256 levels deep. */
+pid_t files_walk(const struct user *user, const char *path, bool recursive, uint64_t limit, int out, struct err *e);
+/* Removes a whole tree in such a child; its exit status is 0 or the errno. At most 256 levels deep (ELOOP). */
+pid_t files_remove_tree(const struct user *user, const char *path, struct err *e);
+
+#endif

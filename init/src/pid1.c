@@ -1,0 +1,427 @@
+#define _GNU_SOURCE
+#include "pid1.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "execs.h"
+#include "files.h"
+#include "msg.h"
+#include "rights.h"
+#include "users.h"
+
+#define REMOVALS_MAX 64
+#define PAGE_ROOM 1024
+
+/* A tree being removed by a child; the request is answered when it ends. */
+struct removal {
+	pid_t pid;
+	uint32_t id;
+};
+
+struct pid1 {
+	int control;
+	int signals;
+	struct execs execs;
+	size_t removal_count;
+	struct removal removals[REMOVALS_MAX];
+};
+
+/* A request on files, with every field that any of them has. */
+struct file_request {
+	const char *path;
+	const char *to;
+	const char *user;
+	uint64_t flags, mode, follow, parents, recursive, limit;
+};
+
+static uint8_t received[MSG_MAX];
+static uint8_t answer[MSG_MAX];
+static char *arguments;
+static size_t arguments_length;
+
+void pid1_remember_arguments(int argc, char **argv)
+{
+	arguments = argv[0];
+	arguments_length = (size_t)(argv[argc - 1] + strlen(argv[argc - 1]) - argv[0]);
+}
+
+void pid1_hide_arguments(void)
+{
+	if (!arguments)
+		return;
+	memset(arguments, 0, arguments_length);
+	strncpy(arguments, "init", arguments_length);
+}
+
+static int reply(const struct pid1 *pid1, const struct msg_writer *writer, const int *fds, size_t count)
+{
+	return msg_send(pid1->control, writer, fds, count, 0);
+}
+
+static int start_exec(struct pid1 *pid1, uint32_t id, struct msg_reader fields, struct err *e)
+{
+	static struct exec_request request;
+	struct msg_writer writer;
+	struct exec *exec;
+	int fds[3], code = execs_parse(fields, &request, e);
+
+	if (!code)
+		code = execs_start(&pid1->execs, &request, &exec, e);
+	if (code)
+		return code;
+	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
+	return reply(pid1, &writer, fds, execs_streams(exec, fds));
+}
+
+static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
+{
+	struct msg_writer writer;
+	size_t i;
+
+	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	for (i = cursor; i < pid1->execs.count; i++) {
+		const struct exec *exec = &pid1->execs.list[i];
+		size_t entry;
+
+		if (exec->released)
+			continue;
+		if (writer.length + exec->label_length + PAGE_ROOM > sizeof answer)
+			break;
+		entry = msg_begin_nested(&writer, T_ENTRY);
+		msg_put_number(&writer, T_NUMBER, exec->number);
+		msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
+		if (exec->exited)
+			msg_put_number(&writer, T_STATUS, (uint64_t)(uint32_t)exec->status);
+		msg_put(&writer, T_LABEL, exec->label, exec->label_length);
+		msg_end_nested(&writer, entry);
+	}
+	msg_put_number(&writer, T_CURSOR, i);
+	msg_put_number(&writer, T_MORE, i < pid1->execs.count);
+	return reply(pid1, &writer, NULL, 0);
+}
+
+/* M_EXEC_ATTACH, M_EXEC_RELEASE, M_CLOSE_STDIN and M_SIGNAL name an exec. */
+static int on_exec(struct pid1 *pid1, const struct msg_header *header, struct msg_reader fields, struct err *e)
+{
+	uint64_t number = 0, signal = 0, tree = 0;
+	struct msg_writer writer;
+	struct msg_field field;
+	struct exec *exec;
+	int fds[3], code;
+
+	while (msg_next(&fields, &field) > 0) {
+		if (field.tag == T_NUMBER)
+			msg_number(&field, &number);
+		else if (field.tag == T_SIGNAL)
+			msg_number(&field, &signal);
+		else if (field.tag == T_TREE)
+			msg_number(&field, &tree);
+	}
+	exec = execs_find(&pid1->execs, number);
+	if (!exec)
+		return err_set(e, ESRCH, "exec", "no exec %llu", (unsigned long long)number);
+	msg_begin(&writer, answer, sizeof answer, M_OK, header->id);
+	switch (header->type) {
+	case M_EXEC_ATTACH:
+		return reply(pid1, &writer, fds, execs_streams(exec, fds));
+	case M_EXEC_RELEASE:
+		if (!exec->exited)
+			return err_set(e, EBUSY, "exec", "exec %llu still runs", (unsigned long long)number);
+		execs_release(exec);
+		break;
+	case M_CLOSE_STDIN:
+		if (exec->streams[0] >= 0)
+			close(exec->streams[0]);
+		exec->streams[0] = -1;
+		break;
+	default:
+		if (signal < 1 || signal > 64)
+			return err_set(e, EINVAL, "signal", "no signal %llu", (unsigned long long)signal);
+		code = execs_signal(&pid1->execs, exec, (int)signal, tree, e);
+		if (code)
+			return code;
+	}
+	return reply(pid1, &writer, NULL, 0);
+}
+
+static int parse_file_request(struct msg_reader fields, struct file_request *request, struct err *e)
+{
+	struct msg_field field;
+	bool good = true;
+	int more;
+
+	*request = (struct file_request){.user = "root", .follow = 1};
+	while ((more = msg_next(&fields, &field)) > 0) {
+		switch (field.tag) {
+		case T_PATH: good = (request->path = msg_string(&field)) && good; break;
+		case T_TO: good = (request->to = msg_string(&field)) && good; break;
+		case T_USER: good = (request->user = msg_string(&field)) && good; break;
+		case T_FLAGS: good = msg_number(&field, &request->flags) && good; break;
+		case T_MODE: good = msg_number(&field, &request->mode) && good; break;
+		case T_FOLLOW: good = msg_number(&field, &request->follow) && good; break;
+		case T_PARENTS: good = msg_number(&field, &request->parents) && good; break;
+		case T_RECURSIVE: good = msg_number(&field, &request->recursive) && good; break;
+		case T_LIMIT: good = msg_number(&field, &request->limit) && good; break;
+		default: good = false;
+		}
+	}
+	if (more < 0 || !good || !request->path || request->path[0] != '/' || (request->to && request->to[0] != '/'))
+		return err_set(e, EINVAL, "path", "malformed request on a file");
+	return 0;
+}
+
+static int answer_stat(struct pid1 *pid1, uint32_t id, const struct file_record *record, const char *target)
+{
+	struct msg_writer writer;
+
+	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	msg_put(&writer, T_STAT, record, sizeof *record);
+	msg_put(&writer, T_TARGET, target, record->target_length);
+	return reply(pid1, &writer, NULL, 0);
+}
+
+static int open_file(struct pid1 *pid1, uint32_t id, const struct user *user, const struct file_request *request,
+		     struct err *e)
+{
+	int fd = files_open(user, request->path, (int)request->flags, (mode_t)request->mode, e);
+	struct msg_writer writer;
+	int code;
+
+	if (fd < 0)
+		return fd;
+	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	code = reply(pid1, &writer, &fd, 1);
+	close(fd);
+	return code;
+}
+
+static int walk(struct pid1 *pid1, uint32_t id, const struct user *user, const struct file_request *request,
+		struct err *e)
+{
+	struct msg_writer writer;
+	int pair[2], code;
+	pid_t pid;
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return err_set(e, errno, "walk", "cannot make a pipe");
+	pid = files_walk(user, request->path, request->recursive, request->limit, pair[1], e);
+	close(pair[1]);
+	if (pid > 0) {
+		msg_begin(&writer, answer, sizeof answer, M_OK, id);
+		code = reply(pid1, &writer, &pair[0], 1);
+	} else {
+		code = (int)pid;
+	}
+	close(pair[0]);
+	return code;
+}
+
+static int remove_file(struct pid1 *pid1, uint32_t id, const struct user *user, const struct file_request *request,
+		       struct err *e)
+{
+	int code = files_remove(user, request->path, e);
+	pid_t pid;
+
+	if (code != -ENOTEMPTY || !request->recursive)
+		return code ? code : msg_send_ok(pid1->control, id, 0);
+	if (pid1->removal_count == REMOVALS_MAX)
+		return err_set(e, EAGAIN, "remove", "%d trees are being removed already", REMOVALS_MAX);
+	pid = files_remove_tree(user, request->path, e);
+	if (pid < 0)
+		return (int)pid;
+	pid1->removals[pid1->removal_count++] = (struct removal){pid, id};
+	return 0;
+}
+
+static int on_file(struct pid1 *pid1, const struct msg_header *header, struct msg_reader fields, struct err *e)
+{
+	struct file_request request;
+	struct file_record record;
+	struct msg_writer writer;
+	char target[PATH_MAX];
+	struct user user;
+	bool created = false;
+	int code = parse_file_request(fields, &request, e);
+
+	if (!code) {
+		code = users_find(request.user, &user, e);
+		if (code)
+			e->stage = "user";
+	}
+	if (code)
+		return code;
+	switch (header->type) {
+	case M_OPEN:
+		return open_file(pid1, header->id, &user, &request, e);
+	case M_STAT:
+		code = files_stat(&user, request.path, request.follow, &record, target, e);
+		return code ? code : answer_stat(pid1, header->id, &record, target);
+	case M_MKDIR:
+		code = files_mkdir(&user, request.path, (mode_t)request.mode, request.parents, &created, e);
+		if (code)
+			return code;
+		msg_begin(&writer, answer, sizeof answer, M_OK, header->id);
+		msg_put_number(&writer, T_CREATED, created);
+		return reply(pid1, &writer, NULL, 0);
+	case M_REMOVE:
+		return remove_file(pid1, header->id, &user, &request, e);
+	case M_RENAME:
+		code = request.to ? files_rename(&user, request.path, request.to, e)
+				  : err_set(e, EINVAL, "path", "rename to what?");
+		return code ? code : msg_send_ok(pid1->control, header->id, 0);
+	default:
+		return walk(pid1, header->id, &user, &request, e);
+	}
+}
+
+static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
+{
+	struct err e = {0};
+	struct msg_header header;
+	struct msg_reader fields;
+	struct msg_field field;
+	uint64_t cursor = 0;
+	int code;
+
+	if (msg_open(data, length, &header, &fields))
+		return;
+	switch (header.type) {
+	case M_PING: code = msg_send_ok(pid1->control, header.id, 0); break;
+	case M_EXEC: code = start_exec(pid1, header.id, fields, &e); break;
+	case M_EXEC_LIST:
+		if (msg_next(&fields, &field) > 0 && field.tag == T_CURSOR)
+			msg_number(&field, &cursor);
+		code = list_execs(pid1, header.id, cursor);
+		break;
+	case M_EXEC_ATTACH:
+	case M_EXEC_RELEASE:
+	case M_CLOSE_STDIN:
+	case M_SIGNAL: code = on_exec(pid1, &header, fields, &e); break;
+	case M_OPEN:
+	case M_STAT:
+	case M_MKDIR:
+	case M_REMOVE:
+	case M_RENAME:
+	case M_WALK: code = on_file(pid1, &header, fields, &e); break;
+	default: code = err_set(&e, ENOSYS, "request", "unknown request %u", header.type);
+	}
+	if (code && e.code)
+		msg_send_error(pid1->control, header.id, &e, 0);
+}
+
+/* Tells the worker of exits it has not heard of. Never waits: without a reader they stay noted until there is one. */
+static bool tell_exits(struct pid1 *pid1)
+{
+	for (size_t i = 0; i < pid1->execs.count; i++) {
+		struct exec *exec = &pid1->execs.list[i];
+		uint8_t buffer[64];
+		struct msg_writer writer;
+
+		if (!exec->unsent)
+			continue;
+		msg_begin(&writer, buffer, sizeof buffer, M_EXEC_EXITED, 0);
+		msg_put_number(&writer, T_NUMBER, exec->number);
+		msg_put_number(&writer, T_STATUS, (uint64_t)(uint32_t)exec->status);
+		if (msg_send(pid1->control, &writer, NULL, 0, MSG_DONTWAIT))
+			return false;
+		exec->unsent = false;
+	}
+	return true;
+}
+
+static void finish_removal(struct pid1 *pid1, pid_t pid, int status)
+{
+	for (size_t i = 0; i < pid1->removal_count; i++) {
+		struct removal removal = pid1->removals[i];
+		struct err e;
+
+		if (removal.pid != pid)
+			continue;
+		pid1->removals[i] = pid1->removals[--pid1->removal_count];
+		if (WIFEXITED(status) && !WEXITSTATUS(status)) {
+			msg_send_ok(pid1->control, removal.id, 0);
+			return;
+		}
+		err_set(&e, WIFEXITED(status) ? WEXITSTATUS(status) : EIO, "remove", "cannot remove the whole tree");
+		msg_send_error(pid1->control, removal.id, &e, 0);
+		return;
+	}
+}
+
+static void reap(struct pid1 *pid1)
+{
+	struct signalfd_siginfo info;
+	int status;
+	pid_t pid;
+
+	while (read(pid1->signals, &info, sizeof info) > 0)
+		;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (!execs_reaped(&pid1->execs, pid, status))
+			finish_removal(pid1, pid, status);
+}
+
+static void receive(struct pid1 *pid1)
+{
+	int fds[MSG_FDS_MAX];
+	size_t count;
+	ssize_t length = msg_receive(pid1->control, received, sizeof received, fds, &count, MSG_DONTWAIT);
+
+	msg_close_fds(fds, count);
+	if (!length || length == -ECONNRESET)
+		_exit(0); /* worker and spawner are both gone: nobody could ever reach this sandbox again */
+	if (length > 0)
+		handle(pid1, received, (size_t)length);
+}
+
+static _Noreturn void serve(struct pid1 *pid1)
+{
+	static struct pollfd polls[2 + 2 * EXECS_MAX];
+
+	for (;;) {
+		bool told = tell_exits(pid1);
+		size_t count = 2;
+
+		execs_tidy(&pid1->execs);
+		polls[0] = (struct pollfd){.fd = pid1->control, .events = (short)(POLLIN | (told ? 0 : POLLOUT))};
+		polls[1] = (struct pollfd){.fd = pid1->signals, .events = POLLIN};
+		count += execs_poll(&pid1->execs, polls + 2, 2 * EXECS_MAX);
+		if (poll(polls, count, -1) < 0)
+			continue;
+		if (polls[1].revents)
+			reap(pid1);
+		if (polls[0].revents & (POLLIN | POLLHUP | POLLERR))
+			receive(pid1);
+	}
+}
+
+_Noreturn void pid1_run(int control, int cgroup)
+{
+	static struct pid1 pid1;
+	uint8_t buffer[64];
+	struct msg_writer writer;
+	struct err e = {0};
+	sigset_t all;
+
+	pid1.control = control;
+	rights_reset_signals(); /* commands inherit what is ignored */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	pid1.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (pid1.signals < 0 || execs_init(&pid1.execs, cgroup, &e))
+		_exit(1);
+	msg_begin(&writer, buffer, sizeof buffer, M_READY, 0);
+	if (msg_send(control, &writer, NULL, 0, 0))
+		_exit(0);
+	serve(&pid1);
+}
