@@ -1,0 +1,114 @@
+"""What `traforo doctor` says: what this host can do for sandboxes, what is missing, and what that costs.
+
+It asks the same probes that the runtime plans by, so it cannot promise what the runtime would not do.
+It changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from traforo.domain import errors
+from traforo.worker.hosts import cgroups, disks, features
+from traforo.worker.runtimes.container import drivers
+
+_FILES_WANTED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `cost` says what its absence means, and is empty when nothing is lost."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    cost: str = ""
+
+
+def report() -> list[Finding]:
+    """Look at everything. Blocks for some milliseconds and forks; needs no privilege."""
+    found = features.probe("/usr")
+    binary = _binary()
+    can_run = binary.ok and found.namespaces.ok and found.overlay.ok
+    return [
+        Finding("runtime container", can_run, cost="" if can_run else "no sandbox can be made here"),
+        Finding("kernel", ok=True, detail=f"Linux {platform.release()} on {platform.machine()}"),
+        binary,
+        _root(found),
+        _finding("namespaces", found.namespaces, "no isolation: the container runtime does not start"),
+        _finding(
+            "overlay", found.overlay, "no writable layer over a shared image: the container runtime does not start"
+        ),
+        _finding("overlay on tmpfs", found.overlay_xattr, "a directory of the image cannot be replaced by a new one"),
+        _finding("idmapped layers", found.idmap, "files of the image belong to nobody: package managers fail inside"),
+        *_cgroups(cgroups.parse_mounts(Path("/proc/self/mountinfo").read_text())),
+        _disks(),
+        _descriptors(),
+        *_interpreters(),
+    ]
+
+
+def _finding(name: str, probe: features.Probe, cost: str) -> Finding:
+    return Finding(name, probe.ok, probe.detail, "" if probe.ok else cost)
+
+
+def _binary() -> Finding:
+    try:
+        return Finding("program traforo-init", ok=True, detail=str(drivers.find_binary()))
+    except errors.StartFailed as error:
+        return Finding("program traforo-init", ok=False, detail=error.message, cost="no sandbox can be made here")
+
+
+def _root(found: features.Features) -> Finding:
+    cost = "one user inside, no disks on disk, limits only where control groups were delegated"
+    return Finding("root", found.root, "" if found.root else f"uid {os.geteuid()}", "" if found.root else cost)
+
+
+def _cgroups(mounts: Sequence[cgroups.Mount]) -> list[Finding]:
+    """Say which controllers there are, and whether whole trees of processes can be killed."""
+    findings = []
+    unified = [mount for mount in mounts if mount.version == 2]
+    offered = {mount.path: mount.options for mount in mounts if mount.version == 1}
+    for mount in unified:
+        try:
+            offered[mount.path] = frozenset((Path(mount.path) / "cgroup.controllers").read_text().split())
+        except OSError:
+            continue
+    for controller in cgroups.CONTROLLERS:
+        paths = [path for path, controllers in offered.items() if controller in controllers]
+        writable = any(os.access(path, os.W_OK) for path in paths)
+        detail = paths[0] if paths else "no such controller"
+        cost = "" if writable else f"the {controller} limit of a sandbox is not enforced"
+        findings.append(Finding(f"cgroup {controller}", writable, detail, cost))
+    tracked = any(os.access(mount.path, os.W_OK) for mount in unified)
+    cost = "" if tracked else "a process that leaves its session may outlive the deadline of its command"
+    findings.append(Finding("cgroup v2 tree", tracked, unified[0].path if unified else "not mounted", cost))
+    return findings
+
+
+def _disks() -> Finding:
+    lacking = disks.missing()
+    return Finding("disks on disk", not lacking, lacking, "no `disk_kind: disk`" if lacking else "")
+
+
+def _descriptors() -> Finding:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = limit >= _FILES_WANTED
+    cost = "" if enough else f"about {max(0, (limit - 200) // 4)} sandboxes at once"
+    return Finding("open files", enough, str(limit), cost)
+
+
+def _interpreters() -> list[Finding]:
+    """Say which languages of `exec/code` the image `host` has."""
+    findings = []
+    for language, program in (("python", "python3"), ("node", "node"), ("bash", "bash")):
+        path = shutil.which(program, path="/usr/local/bin:/usr/bin:/bin")
+        cost = "" if path else f"no {language} code in the image `host`"
+        findings.append(Finding(f"image host: {language}", path is not None, path or "not installed", cost))
+    return findings

@@ -1,0 +1,1 @@
+"""Drivers that make sandboxes, one package each, unknown to each other; `contract` is what the worker sees of them."""

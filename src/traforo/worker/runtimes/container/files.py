@@ -1,0 +1,174 @@
+"""Files of a sandbox through its init (`contract.Files`): paths are resolved inside, descriptors come back.
+
+A descriptor from an init is checked before it is used; the records of a walk are parsed as hostile bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import struct
+from typing import NoReturn
+
+from traforo.domain import errors
+from traforo.wire import init_messages as wire
+from traforo.worker.runtimes import contract
+from traforo.worker.runtimes.container import channels
+
+_RECORD = struct.Struct("<IIQqIIII")
+"""`struct file_record` of init/src/files.h: length, mode, size, modified_ns, uid, gid, path and target length."""
+_RECORD_MAX = _RECORD.size + 2 * 4096
+_WALK_SECONDS = 60.0
+
+_KINDS = {
+    stat.S_IFREG: contract.FileKind.FILE,
+    stat.S_IFDIR: contract.FileKind.DIRECTORY,
+    stat.S_IFLNK: contract.FileKind.SYMLINK,
+}
+
+
+def text_of(data: bytes) -> str:
+    """Decode a path of the sandbox; strays become surrogate escapes."""
+    return data.decode(errors="surrogateescape")
+
+
+def check_path(path: str) -> str:
+    """Return the path if it can be one. Raises `InvalidRequest`."""
+    if not path.startswith("/") or "\0" in path:
+        raise errors.InvalidRequest("a path is absolute and has no NUL", field="path")
+    if len(path.encode(errors="surrogateescape")) > contract.MAX_PATH_BYTES:
+        raise errors.InvalidRequest(f"a path has at most {contract.MAX_PATH_BYTES} bytes", field="path")
+    return path
+
+
+def raise_refused(error: channels.Refused, path: str, user: str) -> NoReturn:
+    """Translate what an init refused into the words of the domain."""
+    shown = path.encode(errors="surrogateescape").decode(errors="replace")[:200]
+    if error.stage == "user":
+        raise errors.NotFound(f"no user {user!r} in this sandbox", kind="user", id=user) from error
+    match error.errno:
+        case errno.ENOENT:
+            raise errors.NotFound(f"no such file or directory: {shown!r}", kind="file", id=shown) from error
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            raise errors.Forbidden(f"{user!r} may not do this to {shown!r}") from error
+        case errno.ENOSPC | errno.EDQUOT:
+            raise errors.DiskFull("the sandbox's disk is full") from error
+        case errno.ENOTEMPTY:
+            raise errors.Conflict(f"directory is not empty: {shown!r}") from error
+        case errno.EEXIST:
+            raise errors.Conflict(f"exists already: {shown!r}") from error
+        case errno.EBUSY:
+            raise errors.Conflict(f"in use: {shown!r}") from error
+    reasons = {
+        errno.EISDIR: "is a directory",
+        errno.ENOTDIR: "a part of the path is not a directory",
+        errno.ELOOP: "too many links, or a link that names no path",
+        errno.ENAMETOOLONG: "a name is too long",
+        errno.EXDEV: "cannot rename from one file system to another",
+        errno.EINVAL: "not a regular file",
+    }
+    raise errors.InvalidRequest(
+        f"{shown!r}: {reasons.get(error.errno, os.strerror(error.errno).lower())}", field="path"
+    ) from error
+
+
+def to_stat(path: str, fields: tuple[int, ...], target: bytes) -> contract.FileStat:
+    """Build a `FileStat` from the numbers of a record."""
+    _, mode, size, modified_ns, uid, gid, _, _ = fields
+    kind = _KINDS.get(stat.S_IFMT(mode), contract.FileKind.OTHER)
+    return contract.FileStat(
+        path=path,
+        kind=kind,
+        size=size if kind is contract.FileKind.FILE else 0,
+        mode=stat.S_IMODE(mode),
+        uid=uid,
+        gid=gid,
+        modified_at=modified_ns / 1e9,
+        target=text_of(target) if kind is contract.FileKind.SYMLINK else None,
+    )
+
+
+def read_records(descriptor: int, limit: int) -> contract.Listing:
+    """Read the records of a walk until its last one. Blocks. Raises `Closed` for a stream that is none."""
+    entries: list[contract.FileStat] = []
+    with os.fdopen(descriptor, "rb", buffering=1 << 16) as stream:
+        while True:
+            head = stream.read(_RECORD.size)
+            if len(head) < _RECORD.size:
+                raise channels.Closed("the listing was cut short: its process was killed")
+            fields = _RECORD.unpack(head)
+            length, mode, size, modified_ns, _, _, path_length, target_length = fields
+            if length > _RECORD_MAX or length != _RECORD.size + path_length + target_length:
+                raise channels.Closed("an init sent a malformed listing")
+            rest = stream.read(path_length + target_length)
+            if len(rest) < path_length + target_length:
+                raise channels.Closed("the listing was cut short: its process was killed")
+            if not mode:
+                if size:
+                    raise channels.Refused(min(size, 4095), "walk", "the walk failed")
+                return contract.Listing(entries, truncated=bool(modified_ns))
+            if len(entries) >= limit:
+                raise channels.Closed("an init sent more than it was asked for")
+            entries.append(to_stat(text_of(rest[:path_length]), fields, rest[path_length:]))
+
+
+class Files:
+    """`contract.Files` over the control socket of an init."""
+
+    def __init__(self, channel: channels.Channel) -> None:
+        self._channel = channel
+
+    async def _ask(self, kind: int, path: str, user: str, *more: bytes) -> channels.Reply:
+        fields = (wire.string(wire.Tag.PATH, check_path(path)), wire.string(wire.Tag.USER, user), *more)
+        try:
+            return await self._channel.request(kind, b"".join(fields))
+        except channels.Refused as error:
+            raise_refused(error, path, user)
+
+    async def open(self, path: str, flags: int, mode: int = 0o644, *, user: str) -> int:
+        """Open a regular file."""
+        more = wire.number(wire.Tag.FLAGS, flags & ~os.O_CLOEXEC), wire.number(wire.Tag.MODE, mode)
+        reply = await self._ask(wire.Type.OPEN, path, user, *more)
+        if len(reply.descriptors) == 1 and stat.S_ISREG(os.fstat(reply.descriptors[0]).st_mode):
+            return reply.descriptors[0]
+        for descriptor in reply.descriptors:
+            os.close(descriptor)
+        raise channels.Closed("an init sent something else than a regular file")
+
+    async def stat(self, path: str, *, user: str, follow: bool = True) -> contract.FileStat:
+        """Return facts about one path."""
+        reply = await self._ask(wire.Type.STAT, path, user, wire.number(wire.Tag.FOLLOW, follow))
+        record = reply.message.data(wire.Tag.STAT) or b""
+        if len(record) != _RECORD.size:
+            raise channels.Closed("an init sent a malformed stat")
+        return to_stat(path, _RECORD.unpack(record), reply.message.data(wire.Tag.TARGET) or b"")
+
+    async def list(self, path: str, *, user: str, recursive: bool, limit: int) -> contract.Listing:
+        """Return entries below a directory."""
+        more = wire.number(wire.Tag.RECURSIVE, recursive), wire.number(wire.Tag.LIMIT, limit)
+        reply = await self._ask(wire.Type.WALK, path, user, *more)
+        if len(reply.descriptors) != 1 or not stat.S_ISFIFO(os.fstat(reply.descriptors[0]).st_mode):
+            for descriptor in reply.descriptors:
+                os.close(descriptor)
+            raise channels.Closed("an init sent no pipe for a listing")
+        try:
+            reading = asyncio.to_thread(read_records, reply.descriptors[0], limit)
+            return await asyncio.wait_for(reading, _WALK_SECONDS)
+        except channels.Refused as error:
+            raise_refused(error, path, user)
+
+    async def mkdir(self, path: str, mode: int = 0o755, *, user: str, parents: bool) -> bool:
+        """Make a directory."""
+        more = wire.number(wire.Tag.MODE, mode), wire.number(wire.Tag.PARENTS, parents)
+        reply = await self._ask(wire.Type.MKDIR, path, user, *more)
+        return bool(reply.message.number(wire.Tag.CREATED))
+
+    async def remove(self, path: str, *, user: str, recursive: bool) -> None:
+        """Remove a file, a link or a directory."""
+        await self._ask(wire.Type.REMOVE, path, user, wire.number(wire.Tag.RECURSIVE, recursive))
+
+    async def rename(self, path: str, to: str, *, user: str) -> None:
+        """Rename within one file system."""
+        await self._ask(wire.Type.RENAME, path, user, wire.string(wire.Tag.TO, check_path(to)))

@@ -1,0 +1,266 @@
+"""One live sandbox: its init on a socket, as `contract.RunningSandbox` and `contract.RunningExec`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+from collections.abc import Callable, Mapping, Sequence
+
+from traforo.domain import errors, states
+from traforo.wire import init_messages as wire
+from traforo.worker.hosts import cgroups
+from traforo.worker.runtimes import contract
+from traforo.worker.runtimes.container import channels, files, spawners
+
+_START_STAGES = frozenset({"exec", "cwd", "user", "limits"})
+_EXECS_MAX = 4096
+
+
+def command_fields(number: int, start: contract.ExecStart) -> bytes:
+    """Encode the fields of M_EXEC. Raises `InvalidRequest` for what no command line can hold."""
+    size = sum(len(os.fsencode(part)) + 1 for part in start.argv)
+    size += sum(len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in start.env.items())
+    if size > contract.MAX_COMMAND_BYTES:
+        raise errors.TooLarge("argv and env are too large together", limit=contract.MAX_COMMAND_BYTES)
+    fields = [wire.number(wire.Tag.NUMBER, number), wire.field(wire.Tag.LABEL, start.label)]
+    try:
+        fields.extend(wire.string(wire.Tag.ARG, part) for part in start.argv)
+        fields.extend(wire.string(wire.Tag.ENV, f"{name}={value}") for name, value in start.env.items())
+        if start.cwd is not None:
+            fields.append(wire.string(wire.Tag.CWD, start.cwd))
+        fields.append(wire.string(wire.Tag.USER, start.user))
+    except ValueError as error:
+        raise errors.InvalidRequest("a command cannot hold a NUL byte") from error
+    fields.append(wire.number(wire.Tag.STDIN, start.stdin))
+    return b"".join(fields)
+
+
+def check_pipes(descriptors: Sequence[int], *, stdin: bool) -> tuple[int, int, int]:
+    """Check descriptors that an init sent as an exec's streams; they become ours. Returns stdout, stderr, stdin.
+
+    Closes all of them and raises `Closed` if they are not pipes: a socket or a device there could block this process.
+    """
+    expected = 3 if stdin else 2
+    good = len(descriptors) == expected and all(stat.S_ISFIFO(os.fstat(found).st_mode) for found in descriptors)
+    if not good:
+        for found in descriptors:
+            os.close(found)
+        raise channels.Closed("an init sent streams that are no pipes")
+    for found in descriptors:
+        flags = fcntl.fcntl(found, fcntl.F_GETFL)
+        if not flags & os.O_NONBLOCK:
+            fcntl.fcntl(found, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    return descriptors[0], descriptors[1], descriptors[2] if stdin else -1
+
+
+def read_exit(status: int | None, *, oom: bool) -> contract.ExecExit:
+    """Translate a wait status; None, or one that no process can have, is a lost exec."""
+    if status is None or not 0 <= status <= 0xFFFF:
+        return contract.ExecExit()
+    if os.WIFEXITED(status):
+        return contract.ExecExit(code=os.WEXITSTATUS(status))
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return contract.ExecExit(signal=number, out_of_memory=oom and number == signal.SIGKILL)
+    return contract.ExecExit()
+
+
+class Exec:
+    """A command in a sandbox (`contract.RunningExec`)."""
+
+    def __init__(self, sandbox: Sandbox, number: int, label: bytes, pid: int, streams: tuple[int, int, int]) -> None:
+        self._sandbox = sandbox
+        self.number = number
+        self.label = label
+        self.pid = pid
+        self.stdout, self.stderr, self.stdin = streams
+        self.ended: asyncio.Future[contract.ExecExit] = asyncio.get_running_loop().create_future()
+
+    def end(self, exit_: contract.ExecExit) -> None:
+        """Note how it ended; the first word counts."""
+        if not self.ended.done():
+            self.ended.set_result(exit_)
+
+    async def signal(self, number: int, *, tree: bool) -> None:
+        """Send a signal to the main process or to everything that descends from it."""
+        fields = (
+            wire.number(wire.Tag.NUMBER, self.number)
+            + wire.number(wire.Tag.SIGNAL, number)
+            + wire.number(wire.Tag.TREE, tree)
+        )
+        try:
+            await self._sandbox.channel.request(wire.Type.SIGNAL, fields)
+        except channels.Refused as error:
+            if error.errno == errno.ESRCH:
+                raise errors.NotFound("nothing of this exec is left", kind="process", id=str(self.pid)) from error
+            raise errors.InvalidRequest(str(error)) from error
+
+    async def release(self) -> None:
+        """Let the init forget it."""
+        self._sandbox.forget_exec(self.number)
+        # An init that is gone, or has forgotten it already, leaves nothing to release.
+        with contextlib.suppress(channels.Refused, channels.Closed):
+            await self._sandbox.channel.request(wire.Type.EXEC_RELEASE, wire.number(wire.Tag.NUMBER, self.number))
+
+
+class Sandbox:
+    """A live sandbox (`contract.RunningSandbox`)."""
+
+    def __init__(
+        self,
+        sandbox_id: str,
+        descriptor: int,
+        *,
+        pid: int,
+        label: bytes,
+        deadline: float | None,
+        spawner: Callable[[], spawners.Spawner],
+        oom_file: tuple[str, str] | None,
+    ) -> None:
+        self.sandbox_id = sandbox_id
+        self.pid = pid
+        self.label = label
+        self.deadline = deadline
+        self.timings_ms: Mapping[str, float] = {}
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[contract.SandboxEnd] = loop.create_future()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ready.add_done_callback(_seen)
+        self._spawner = spawner
+        self._oom_file = oom_file
+        self._execs: dict[int, Exec] = {}
+        self._last_number = 0
+        self._starting: dict[int, wire.Message | None] = {}
+        self._oom_seen = 0
+        self.channel = channels.Channel(descriptor, self._event, self._channel_closed)
+        self.files: contract.Files = files.Files(self.channel)
+
+    def oom_kills(self) -> int:
+        """Return how many processes the memory limit has killed so far."""
+        return cgroups.read_oom_kills(*self._oom_file) if self._oom_file else 0
+
+    def _memory_killed(self) -> bool:
+        """Say whether the memory limit has killed anything since this was last asked."""
+        before, self._oom_seen = self._oom_seen, self.oom_kills()
+        return self._oom_seen > before
+
+    def forget_exec(self, number: int) -> None:
+        """Stop expecting news of an exec."""
+        self._execs.pop(number, None)
+
+    async def exec(self, start: contract.ExecStart) -> Exec:
+        """Start a command."""
+        self._last_number += 1
+        number = self._last_number
+        fields = command_fields(number, start)
+        self._starting[number] = None  # its exit may be told before this coroutine runs again
+        try:
+            reply = await self.channel.request(wire.Type.EXEC, fields)
+            streams = check_pipes(reply.descriptors, stdin=start.stdin)
+        except channels.Refused as error:
+            raise _start_failure(error, start) from error
+        finally:
+            early = self._starting.pop(number)
+        started = Exec(self, number, start.label, reply.message.number(wire.Tag.PID) or 0, streams)
+        self._execs[number] = started
+        if early is not None:
+            self._exec_exited(started, early)
+        elif self.channel.closed:
+            started.end(contract.ExecExit())
+        return started
+
+    async def execs(self) -> Sequence[Exec]:
+        """Ask the init for its execs, and for their streams anew: what an earlier worker process left."""
+        found: list[Exec] = []
+        cursor, more = 0, True
+        while more and len(found) <= _EXECS_MAX:
+            reply = await self.channel.request(wire.Type.EXEC_LIST, wire.number(wire.Tag.CURSOR, cursor))
+            for entry in reply.message.entries():
+                adopted = await self._attach(entry)
+                if adopted is not None:
+                    found.append(adopted)
+            cursor = reply.message.number(wire.Tag.CURSOR) or 0
+            more = bool(reply.message.number(wire.Tag.MORE))
+        return found
+
+    async def _attach(self, entry: wire.Message) -> Exec | None:
+        number = entry.number(wire.Tag.NUMBER) or 0
+        if number in self._execs:
+            return self._execs[number]
+        try:
+            reply = await self.channel.request(wire.Type.EXEC_ATTACH, wire.number(wire.Tag.NUMBER, number))
+        except channels.Refused:
+            return None
+        streams = check_pipes(reply.descriptors, stdin=len(reply.descriptors) == 3)
+        adopted = Exec(self, number, entry.data(wire.Tag.LABEL) or b"", entry.number(wire.Tag.PID) or 0, streams)
+        self._execs[number] = adopted
+        self._last_number = max(self._last_number, number)
+        status = entry.number(wire.Tag.STATUS)
+        if status is not None:
+            adopted.end(read_exit(status, oom=self.oom_kills() > 0))
+        return adopted
+
+    async def update(self, *, label: bytes, deadline: float | None) -> None:
+        """Replace label and deadline in the spawner."""
+        await self._spawner().update(self.sandbox_id, label, deadline)
+        self.label = label
+        self.deadline = deadline
+
+    async def kill(self, reason: states.EndReason) -> contract.SandboxEnd:
+        """Kill everything in it."""
+        if not self.ended.done():
+            await self._spawner().kill(self.sandbox_id, reason)
+        return await asyncio.shield(self.ended)
+
+    def end(self, end: contract.SandboxEnd) -> None:
+        """Note that it is dead; the first word counts. Its execs have ended with it."""
+        if self.ended.done():
+            return
+        self.channel.drain()  # the spawner's word may overtake the init's last ones
+        self.channel.close()
+        self.ended.set_result(end)
+
+    def _event(self, message: wire.Message) -> None:
+        if message.kind == wire.Type.READY and not self.ready.done():
+            self.ready.set_result(None)
+        elif message.kind == wire.Type.FAILED and not self.ready.done():
+            self.ready.set_exception(channels.refusal(message))
+        elif message.kind == wire.Type.EXEC_EXITED:
+            number = message.number(wire.Tag.NUMBER) or 0
+            if number in self._execs:
+                self._exec_exited(self._execs[number], message)
+            elif number in self._starting:
+                self._starting[number] = message
+
+    def _exec_exited(self, ended: Exec, message: wire.Message) -> None:
+        status = message.number(wire.Tag.STATUS)
+        killed = status is not None and status & 0x7F == signal.SIGKILL
+        ended.end(read_exit(status, oom=killed and self._memory_killed()))
+
+    def _channel_closed(self) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(channels.Closed("the init is gone"))
+        execs, self._execs = self._execs, {}
+        oom = bool(execs) and self.oom_kills() > 0
+        for lost in execs.values():
+            lost.end(contract.ExecExit(out_of_memory=oom))
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """Whoever waited may have given up: a failure that nobody reads is none of the event loop's business."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _start_failure(error: channels.Refused, start: contract.ExecStart) -> errors.TraforoError:
+    if error.stage == "user":
+        return errors.NotFound(f"no user {start.user!r} in this sandbox", kind="user", id=start.user)
+    stage = error.stage if error.stage in _START_STAGES else "exec"
+    what = {"cwd": f"enter {start.cwd!r}", "limits": "start another process"}.get(stage, f"run {start.argv[0]!r}")
+    reason = os.strerror(error.errno).lower()
+    return errors.StartFailed(f"cannot {what}: {reason}", stage=stage, errno_name=error.errno_name)

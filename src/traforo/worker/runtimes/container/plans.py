@@ -1,0 +1,319 @@
+"""The set-up of one sandbox as data: what the spawner and the new child will do, decided before any of it runs. Pure.
+
+A plan can be printed (`describe`) and compared; `encode` turns it into the fields of one M_CREATE message.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from traforo.domain import specs, states
+from traforo.wire import init_messages as wire
+from traforo.worker.hosts import cgroups, features
+from traforo.worker.runtimes import contract
+
+UIDS_PER_SANDBOX = 65536
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
+
+NAMESPACES = (
+    features.CLONE_NEWUSER
+    | features.CLONE_NEWNS
+    | features.CLONE_NEWPID
+    | features.CLONE_NEWNET
+    | features.CLONE_NEWIPC
+    | features.CLONE_NEWUTS
+    | features.CLONE_NEWCGROUP
+)
+
+_CAPABILITIES = {
+    "chown": 0,
+    "dac_override": 1,
+    "fowner": 3,
+    "fsetid": 4,
+    "kill": 5,
+    "setgid": 6,
+    "setuid": 7,
+    "setpcap": 8,
+    "net_bind_service": 10,
+    "sys_chroot": 18,
+    "setfcap": 31,
+}
+CAPABILITY_MASK = sum(1 << bit for bit in _CAPABILITIES.values())
+"""What root inside may ever have: a container engine's default without mknod, net_raw and audit_write."""
+
+MASKED = (
+    "acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "key-users", "kmsg", "kpagecgroup", "kpagecount",
+    "kpageflags", "latency_stats", "mtrr", "pressure", "sched_debug", "schedstat", "scsi", "slabinfo", "sysrq-trigger",
+    "timer_list", "timer_stats", "vmallocinfo",
+)  # fmt: skip
+"""Names in /proc that tell about the host or act on it: replaced by nothing."""
+READ_ONLY = ("bus", "driver", "fs", "irq", "sys", "tty")
+"""Directories in /proc that can be looked at only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One T_OP. Which attributes matter depends on the opcode; see `init/src/setup.h`."""
+
+    opcode: wire.Opcode
+    path: str = ""
+    source: str = ""
+    fstype: str = ""
+    options: str = ""
+    value: str | None = None
+    flags: int = 0
+    mode: int = 0
+    index: int = 0
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        parts = [self.opcode.name.lower(), self.source, self.path, self.fstype, self.options]
+        if self.value is not None:
+            parts.append(repr(self.value))
+        if self.opcode == wire.Opcode.MOVE:
+            parts.append(f"layer {self.index}")
+        return " ".join(part for part in parts if part) + (f" flags={self.flags:#x}" if self.flags else "")
+
+    def encode(self) -> bytes:
+        """Return the T_OP field."""
+        fields = [wire.number(wire.Tag.OPCODE, self.opcode)]
+        for tag, text in (
+            (wire.Tag.PATH, self.path),
+            (wire.Tag.SOURCE, self.source),
+            (wire.Tag.FSTYPE, self.fstype),
+            (wire.Tag.OPTIONS, self.options),
+        ):
+            if text:
+                fields.append(wire.string(tag, text))
+        if self.value is not None:
+            fields.append(wire.string(wire.Tag.VALUE, self.value))
+        for tag, value in ((wire.Tag.FLAGS, self.flags), (wire.Tag.MODE, self.mode), (wire.Tag.INDEX, self.index)):
+            if value:
+                fields.append(wire.number(tag, value))
+        return wire.nested(wire.Tag.OP, *fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A mount that the spawner makes and hands to the child: a clone of a host mount, or a disk image."""
+
+    path: str = ""
+    fstype: str = ""
+    source: str = ""
+    flags: int = 0
+    idmap: bool = False
+    recursive: bool = False
+
+    def encode(self) -> bytes:
+        """Return the T_LAYER field."""
+        fields = []
+        for tag, text in ((wire.Tag.PATH, self.path), (wire.Tag.FSTYPE, self.fstype), (wire.Tag.SOURCE, self.source)):
+            if text:
+                fields.append(wire.string(tag, text))
+        fields.append(wire.number(wire.Tag.FLAGS, self.flags))
+        fields.append(wire.number(wire.Tag.IDMAP, self.idmap))
+        fields.append(wire.number(wire.Tag.RECURSIVE, self.recursive))
+        return wire.nested(wire.Tag.LAYER, *fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A control group to make for the sandbox."""
+
+    kind: wire.CgroupKind
+    path: str
+    settings: Mapping[str, str]
+    oom_file: str
+
+    def encode(self, *, with_settings: bool = True) -> bytes:
+        """Return the T_CGROUP field."""
+        fields = [wire.string(wire.Tag.PATH, self.path), wire.number(wire.Tag.KIND, self.kind)]
+        if self.oom_file:
+            fields.append(wire.string(wire.Tag.NAME, self.oom_file))
+        if with_settings:
+            fields.extend(
+                wire.nested(wire.Tag.SETTING, wire.string(wire.Tag.NAME, name), wire.string(wire.Tag.VALUE, value))
+                for name, value in self.settings.items()
+            )
+        return wire.nested(wire.Tag.CGROUP, *fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be done for one sandbox."""
+
+    uid_base: int | None
+    """First host uid of its range; None where its users cannot be mapped (rootless: only root inside is)."""
+    groups: Sequence[Group]
+    layers: Sequence[Layer]
+    steps: Sequence[Step]
+    namespaces: int = NAMESPACES
+    capabilities: int = CAPABILITY_MASK
+    uid_map: str = ""
+    gid_map: str = ""
+
+    def describe(self) -> str:
+        """Return the plan for people, one line a step."""
+        lines = [f"uid map {self.uid_map}", f"capabilities {self.capabilities:#x}"]
+        lines.extend(f"cgroup {group.path} {dict(group.settings)}" for group in self.groups)
+        for number, layer in enumerate(self.layers):
+            lines.append(f"layer {number} {layer.path or layer.source} idmap={layer.idmap} flags={layer.flags:#x}")
+        lines.extend(step.describe() for step in self.steps)
+        return "\n".join(lines)
+
+    def encode(self) -> bytes:
+        """Return the fields that the plan adds to M_CREATE."""
+        fields = [
+            wire.number(wire.Tag.CLONE_FLAGS, self.namespaces),
+            wire.string(wire.Tag.UID_MAP, self.uid_map),
+            wire.string(wire.Tag.GID_MAP, self.gid_map),
+            wire.number(wire.Tag.CAPS, self.capabilities),
+            wire.number(wire.Tag.SECCOMP, 1),
+        ]
+        if self.uid_base is not None:
+            fields.append(wire.number(wire.Tag.OWNER, self.uid_base))
+        fields.extend(group.encode() for group in self.groups)
+        fields.extend(layer.encode() for layer in self.layers)
+        fields.extend(step.encode() for step in self.steps)
+        return b"".join(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What plans need to know of the host; found once."""
+
+    features: features.Features
+    layout: cgroups.Layout
+    devices: str
+    """Directory of the shared device files."""
+    masked: Sequence[tuple[str, bool]]
+    """Names of MASKED that this kernel has, and whether each is a directory."""
+    read_only: Sequence[str]
+    """Names of READ_ONLY that this kernel has."""
+
+
+def look_at_proc(proc: str = "/proc") -> tuple[list[tuple[str, bool]], list[str]]:
+    """Find which names of MASKED and READ_ONLY there are. Blocks; called once at start."""
+    masked = [(name, Path(proc, name).is_dir()) for name in MASKED if os.path.lexists(f"{proc}/{name}")]
+    return masked, [name for name in READ_ONLY if Path(proc, name).is_dir()]
+
+
+def groups_for(layout: cgroups.Layout, name: str, resources: specs.Resources) -> list[Group]:
+    """Return the control groups of a sandbox called `name`."""
+    return [
+        Group(
+            kind=wire.CgroupKind(hierarchy.version),
+            path=f"{hierarchy.path}/{name}",
+            settings=cgroups.settings(hierarchy, resources),
+            oom_file=cgroups.oom_file(hierarchy),
+        )
+        for hierarchy in layout.hierarchies
+    ]
+
+
+_Op = wire.Opcode
+_QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_O_CREAT, _O_TRUNC = os.O_CREAT, os.O_TRUNC
+
+
+@dataclass(slots=True)
+class _Builder:
+    host: Host
+    request: contract.CreateRequest
+    disk: str | None
+    layers: list[Layer] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def add(self, opcode: wire.Opcode, path: str = "", **rest: str | int) -> None:
+        self.steps.append(Step(opcode, path, **rest))  # type: ignore[arg-type]  # each opcode takes its own attributes
+
+    def writable(self) -> None:
+        """Put the writable layer over the stage: a tmpfs with a size, or a disk image that has one by itself."""
+        if self.disk is None:
+            size = self.request.resources.disk_mib
+            options = f"source=traforo,size={size}m,nr_inodes={max(16384, size * 256)},mode=755"
+            self.add(_Op.ENTER, flags=ATTR_NOSUID | ATTR_NODEV, options=options)
+        else:
+            self.layers.append(Layer(fstype="ext4", source=self.disk, flags=ATTR_NOSUID | ATTR_NODEV))
+            self.add(_Op.ENTER, index=len(self.layers) - 1)
+
+    def overlays(self) -> None:
+        """Mount each lower directory of the image with an upper directory of its own; the first one is the root."""
+        self.add(_Op.MKDIR, "m", mode=0o755)
+        for number, lower in enumerate(self.request.rootfs.lowers):
+            idmap = self.host.features.idmap.ok
+            self.layers.append(Layer(path=lower.source, flags=ATTR_NODEV, idmap=idmap))
+            for prefix, mode in (("l", 0o755), ("u", 0o755), ("w", 0o700)):
+                self.add(_Op.MKDIR, f"{prefix}{number}", mode=mode)
+            self.add(_Op.MOVE, f"l{number}", index=len(self.layers) - 1)
+            if number == 0:
+                self.names()
+            options = f"lowerdir=l{number},upperdir=u{number},workdir=w{number},userxattr"
+            target = "m" + lower.target.rstrip("/")
+            self.add(_Op.MOUNT, target, source="overlay", fstype="overlay", flags=MS_NODEV, options=options)
+
+    def names(self) -> None:
+        """Write what differs from sandbox to sandbox straight into the upper directory: no copy-up."""
+        name = self.request.hostname
+        self.add(_Op.MKDIR, "u0/etc", mode=0o755)
+        hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n"
+        self.add(_Op.WRITE, "u0/etc/hostname", value=name + "\n", flags=_O_CREAT | _O_TRUNC, mode=0o644)
+        self.add(_Op.WRITE, "u0/etc/hosts", value=hosts, flags=_O_CREAT | _O_TRUNC, mode=0o644)
+
+    def devices(self) -> None:
+        """Make the mount points that an image may lack, and bind the shared device files, which nobody can change."""
+        for name in ("proc", "sys", "dev", "tmp"):
+            self.add(_Op.MKDIR, f"m/{name}", mode=0o1777 if name == "tmp" else 0o755)
+        attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC
+        self.layers.append(Layer(path=self.host.devices, flags=attributes, recursive=not self.host.features.root))
+        self.add(_Op.MOVE, "m/dev", index=len(self.layers) - 1)
+        options = (
+            "newinstance,ptmxmode=0666,mode=0620,gid=5" if self.host.features.root else "newinstance,ptmxmode=0666"
+        )
+        self.add(_Op.MOUNT, "m/dev/pts", source="devpts", fstype="devpts", flags=MS_NOSUID | MS_NOEXEC, options=options)
+        self.add(_Op.MKDIR, "shm", mode=0o1777)
+        self.add(_Op.BIND, "m/dev/shm", source="shm", flags=ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+
+    def proc(self) -> None:
+        self.add(_Op.MOUNT, "m/proc", source="proc", fstype="proc", flags=_QUIET)
+        # No user namespace below this one, however it is asked for: see init/src/seccomp.c.
+        self.add(_Op.WRITE, "m/proc/sys/user/max_user_namespaces", value="0")
+        self.add(_Op.MKDIR, "empty", mode=0o555)
+        for name, is_directory in self.host.masked:
+            source = "empty" if is_directory else "m/dev/null"
+            self.add(_Op.MASK, f"m/proc/{name}", source=source, flags=ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC)
+        attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
+        for name in self.host.read_only:
+            self.add(_Op.BIND, f"m/proc/{name}", source=f"m/proc/{name}", flags=attributes)
+
+    def finish(self) -> None:
+        self.add(_Op.HOSTNAME, value=self.request.hostname)
+        self.add(_Op.LOOPBACK)
+        self.add(_Op.PIVOT, "m")
+
+
+def build(host: Host, request: contract.CreateRequest, *, uid_base: int | None, disk: str | None) -> Plan:
+    """Decide everything about one sandbox. `disk` is the block device of its disk, for `disk_kind: disk`."""
+    if (request.resources.disk_kind is states.DiskKind.DISK) != (disk is not None):
+        raise ValueError("a disk goes with disk_kind 'disk', and only with it")
+    builder = _Builder(host, request, disk)
+    builder.writable()
+    builder.overlays()
+    builder.devices()
+    builder.proc()
+    builder.finish()
+    # Rootless, the spawner's own namespace knows one user, its root, and so does each sandbox.
+    mapping = f"0 {uid_base} {UIDS_PER_SANDBOX}" if uid_base is not None else "0 0 1"
+    return Plan(
+        uid_base=uid_base,
+        groups=groups_for(host.layout, request.sandbox_id, request.resources),
+        layers=builder.layers,
+        steps=builder.steps,
+        uid_map=mapping,
+        gid_map=mapping,
+    )

@@ -1,0 +1,277 @@
+"""The runtime itself: one spawner, its live sandboxes, and their adoption after this process or the spawner died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from traforo.domain import errors, states
+from traforo.wire import init_messages as wire
+from traforo.worker.hosts import cgroups, disks
+from traforo.worker.runtimes import contract
+from traforo.worker.runtimes.container import channels, inits, plans, slots, spawners
+
+_READY_SECONDS = 30.0
+_SLOTS_MAX = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the runtime keeps what it needs on the host."""
+
+    binary: Path
+    """The `traforo-init` program."""
+    run_dir: Path
+    """Mode 0700; sockets, stage and devices."""
+    disk_dir: Path
+    """Disk images of sandboxes with `disk_kind: disk`."""
+
+    @property
+    def socket(self) -> Path:
+        """Where the spawner listens."""
+        return self.run_dir / "spawner.sock"
+
+    @property
+    def stage(self) -> Path:
+        """Where trees are put together."""
+        return self.run_dir / "stage"
+
+    @property
+    def devices(self) -> Path:
+        """Device files that sandboxes share."""
+        return self.run_dir / "devices"
+
+
+class ContainerRuntime:
+    """`contract.Runtime` on the spawner."""
+
+    virtualization = "container"
+
+    def __init__(self, places: Places, host: plans.Host, uid_base: int) -> None:
+        self._places = places
+        self._host = host
+        self._slots = slots.Slots(uid_base, _SLOTS_MAX)
+        self._spawner: spawners.Spawner | None = None
+        self._sandboxes: dict[str, inits.Sandbox] = {}
+        self._uids: dict[str, int] = {}
+        self._closing = False
+        self._recovery: asyncio.Task[None] | None = None
+        oom = next((found for found in host.layout.hierarchies if cgroups.oom_file(found)), None)
+        self._oom = (oom.path, cgroups.oom_file(oom)) if oom else None
+
+    async def start(self) -> contract.Adoption:
+        """Connect to a spawner, or start one, and take over what it has."""
+        for directory in (self._places.run_dir, self._places.stage, self._places.devices):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._places.stage.chmod(0o755)  # a new sandbox's root stands in it; it is empty, and the way to it is closed
+        await self._connect()
+        live: list[contract.RunningSandbox] = []
+        dead: list[contract.DeadSandbox] = []
+        for known in await self._current().known():
+            adopted = await self._adopt(known) if known.live else None
+            if adopted is not None:
+                live.append(adopted)
+            else:
+                dead.append(contract.DeadSandbox(known.sandbox_id, known.label, known.end))
+        keep = frozenset(sandbox.sandbox_id for sandbox in live)
+        await asyncio.to_thread(self._sweep, keep)
+        return contract.Adoption(live, dead)
+
+    def _sweep(self, keep: frozenset[str]) -> None:
+        """Remove what a killed spawner could not."""
+        cgroups.sweep(self._host.layout, keep)
+        if self._places.disk_dir.is_dir():
+            for image in self._places.disk_dir.iterdir():
+                if image.name not in keep:
+                    disks.remove(image)
+
+    async def create(self, request: contract.CreateRequest) -> inits.Sandbox:
+        """Make a sandbox."""
+        started = time.perf_counter()
+        uid = self._slots.take() if self._host.features.root else None
+        disk = None
+        try:
+            disk = await self._make_disk(request, uid)
+            plan = plans.build(self._host, request, uid_base=uid, disk=disk.device if disk else None)
+            sandbox = await self._spawn(request, plan, uid)
+        except BaseException:
+            if request.sandbox_id not in self._uids:  # no process ever had them
+                self._free(request.sandbox_id, uid)
+            raise
+        finally:
+            if disk is not None:
+                disk.let_go()
+        ready = time.perf_counter()
+        sandbox.timings_ms = {"runtime": (ready - started) * 1000}
+        return sandbox
+
+    async def _spawn(self, request: contract.CreateRequest, plan: plans.Plan, uid: int | None) -> inits.Sandbox:
+        try:
+            pid, control = await self._current().create(
+                request.sandbox_id, request.label, request.deadline, plan.encode()
+            )
+        except channels.Refused as error:
+            raise errors.StartFailed(f"cannot start a sandbox: {error}", stage=error.stage) from error
+        sandbox = self._register(request.sandbox_id, control, pid, request.label, request.deadline)
+        if uid is not None:
+            self._uids[request.sandbox_id] = uid
+        try:
+            await asyncio.wait_for(sandbox.ready, _READY_SECONDS)
+        except BaseException as error:
+            # It has an init, so it dies like any other; nobody but us ever heard of it.
+            await asyncio.shield(self._discard(sandbox))
+            if isinstance(error, channels.Refused):
+                raise errors.StartFailed(f"cannot set a sandbox up: {error}", stage=error.stage) from error
+            if isinstance(error, (channels.Closed, TimeoutError)):
+                raise errors.StartFailed("cannot start a sandbox: its init died", stage="init") from error
+            raise
+        return sandbox
+
+    async def _discard(self, sandbox: inits.Sandbox) -> None:
+        await sandbox.kill(states.EndReason.FAILED_TO_START)
+        await self.forget(sandbox.sandbox_id)
+
+    async def _make_disk(self, request: contract.CreateRequest, uid: int | None) -> disks.Disk | None:
+        if request.resources.disk_kind is not states.DiskKind.DISK:
+            return None
+        if uid is None:
+            raise errors.InvalidRequest("disks on disk need a worker that runs as root", field="disk_kind")
+        image = self._places.disk_dir / request.sandbox_id
+        return await asyncio.to_thread(disks.make, image, request.resources.disk_mib, uid)
+
+    def _free(self, sandbox_id: str, uid: int | None) -> None:
+        if uid is not None:
+            self._slots.give_back(uid)
+        disks.remove(self._places.disk_dir / sandbox_id)
+
+    def _register(self, sandbox_id: str, control: int, pid: int, label: bytes, deadline: float | None) -> inits.Sandbox:
+        oom = (f"{self._oom[0]}/{sandbox_id}", self._oom[1]) if self._oom else None
+        sandbox = inits.Sandbox(
+            sandbox_id, control, pid=pid, label=label, deadline=deadline, spawner=self._current, oom_file=oom
+        )
+        self._sandboxes[sandbox_id] = sandbox
+        return sandbox
+
+    async def _adopt(self, known: spawners.Known) -> inits.Sandbox | None:
+        try:
+            control = await self._current().attach(known.sandbox_id)
+        except channels.Refused:
+            return None
+        sandbox = self._register(known.sandbox_id, control, known.pid, known.label, known.deadline)
+        uid = _first_uid(known.pid)
+        if uid is not None:
+            self._slots.adopt(uid)
+            self._uids[known.sandbox_id] = uid
+        return sandbox
+
+    async def forget(self, sandbox_id: str) -> None:
+        """Drop the memory of a dead sandbox."""
+        await self._current().forget(sandbox_id)
+
+    async def close(self, *, keep: bool) -> None:
+        """Stop, with or without the sandboxes."""
+        self._closing = True
+        if self._recovery is not None:
+            self._recovery.cancel()
+        if self._spawner is None:
+            return
+        if not keep:
+            ends = [sandbox.kill(states.EndReason.WORKER_STOPPED) for sandbox in list(self._sandboxes.values())]
+            await asyncio.gather(*ends)
+            # Refused while something lives in it that is not ours to kill.
+            with contextlib.suppress(channels.Refused, channels.Closed):
+                await self._spawner.shutdown()
+        for sandbox in list(self._sandboxes.values()):
+            sandbox.channel.close()
+        if self._spawner is not None:
+            self._spawner.close()
+
+    def _current(self) -> spawners.Spawner:
+        if self._spawner is None:
+            raise errors.WorkerUnavailable("the spawner is being started again", hint="try again in a moment")
+        return self._spawner
+
+    async def _connect(self) -> bool:
+        """Connect to the spawner. Returns whether it is a new one."""
+        descriptor = spawners.connect(self._places.socket)
+        fresh = descriptor is None
+        if descriptor is None:
+            command = [
+                str(self._places.binary), "spawner", str(self._places.socket), str(self._places.stage),
+                str(self._places.devices),
+            ]  # fmt: skip
+            descriptor = await spawners.launch(command, self._places.socket, self._places.run_dir / "spawner.log")
+        spawner = spawners.Spawner(descriptor, self._ended, self._spawner_closed)
+        await spawner.hello()
+        self._spawner = spawner
+        return fresh
+
+    def _ended(self, sandbox_id: str, end: contract.SandboxEnd) -> None:
+        sandbox = self._sandboxes.pop(sandbox_id, None)
+        self._free(sandbox_id, self._uids.pop(sandbox_id, None))
+        if sandbox is not None:
+            sandbox.end(end)
+
+    def _spawner_closed(self) -> None:
+        self._spawner = None
+        if not self._closing:
+            self._recovery = asyncio.get_running_loop().create_task(self._recover())
+
+    async def _recover(self) -> None:
+        """Give the live sandboxes to a new spawner: the old one was killed, they were not."""
+        fresh = await self._connect()
+        spawner = self._current()
+        remembered = {known.sandbox_id: known for known in ([] if fresh else await spawner.known())}
+        for sandbox in list(self._sandboxes.values()):
+            known = remembered.get(sandbox.sandbox_id)
+            if known is None:
+                await self._hand_over(spawner, sandbox)
+            elif not known.live:  # it died while we were cut off
+                self._ended(sandbox.sandbox_id, known.end)
+
+    async def _hand_over(self, spawner: spawners.Spawner, sandbox: inits.Sandbox) -> None:
+        groups = [
+            plans.Group(
+                wire.CgroupKind(found.version), f"{found.path}/{sandbox.sandbox_id}", {}, cgroups.oom_file(found)
+            )
+            for found in self._host.layout.hierarchies
+        ]
+        known = spawners.Known(
+            sandbox.sandbox_id,
+            sandbox.label,
+            sandbox.deadline,
+            sandbox.pid,
+            True,
+            contract.SandboxEnd(states.EndReason.LOST),
+        )
+        try:
+            pidfd = os.pidfd_open(sandbox.pid)
+        except ProcessLookupError:
+            await asyncio.to_thread(_remove_groups, groups)
+            self._ended(sandbox.sandbox_id, contract.SandboxEnd(states.EndReason.LOST))
+            return
+        control = sandbox.channel.duplicate()
+        try:
+            await spawner.adopt(known, b"".join(group.encode(with_settings=False) for group in groups), control, pidfd)
+        finally:
+            os.close(pidfd)
+            os.close(control)
+
+
+def _remove_groups(groups: Sequence[plans.Group]) -> None:
+    for group in groups:
+        cgroups.remove(Path(group.path))
+
+
+def _first_uid(pid: int) -> int | None:
+    """Return the first host uid of a live sandbox's range."""
+    try:
+        fields = Path(f"/proc/{pid}/uid_map").read_text().split()
+    except OSError:
+        return None
+    return int(fields[1]) if len(fields) == 3 and int(fields[2]) == plans.UIDS_PER_SANDBOX else None

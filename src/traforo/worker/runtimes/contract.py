@@ -1,0 +1,267 @@
+"""What a runtime must do. The worker knows runtimes by this contract only, and `tests/contract` holds each one to it.
+
+A runtime makes isolated sandboxes and nothing else: it does not admit, count, log or answer HTTP. Whatever it returns
+came out of a hostile place and has been checked by it. Labels are opaque bytes that the runtime keeps *outside* the
+worker's process and gives back on adoption: they are how a worker that was killed finds what it had acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from traforo.domain.specs import Resources
+from traforo.domain.states import EndReason
+
+MAX_LABEL_BYTES = 32 * 1024
+"""Most bytes of one label, of a sandbox or of an exec."""
+MAX_COMMAND_BYTES = 128 * 1024
+"""Most bytes of argv and env of one exec together, with one byte for each string's end."""
+MAX_PATH_BYTES = 4095
+"""Most bytes of a path (Linux PATH_MAX without its end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lower:
+    """One read-only directory of the host that appears, writable through an overlay, at `target` in the sandbox."""
+
+    source: str
+    """Absolute path on the host."""
+    target: str
+    """Absolute path in the sandbox; the first lower of an image has `/`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """What an image is to a runtime: directories ready to be mounted, and what a command in it starts with."""
+
+    image: str
+    """The reference as the caller wrote it."""
+    lowers: tuple[Lower, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = "root"
+    """Default user, as a name or number of the image's own /etc/passwd."""
+    cwd: str | None = None
+    """Default working directory; None is the user's home."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """Everything a runtime needs to make one sandbox."""
+
+    sandbox_id: str
+    hostname: str
+    resources: Resources
+    rootfs: Rootfs
+    label: bytes
+    deadline: float | None
+    """Unix seconds at which the sandbox must be dead even if no worker runs; None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEnd:
+    """A sandbox is dead and everything it held is free again."""
+
+    reason: EndReason
+    oom_kills: int = 0
+    """Processes that its memory limit killed, over its whole life; 0 where the host cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecStart:
+    """One command to start. `argv[0]` is looked up in the PATH of `env` when it has no slash."""
+
+    label: bytes
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    """The whole environment; HOME, USER, LOGNAME and SHELL are added where missing."""
+    cwd: str | None = None
+    user: str = "root"
+    stdin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExecExit:
+    """How the main process of an exec ended: exactly one of `code` and `signal` is set, or neither if it was lost."""
+
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    """The memory limit of the sandbox killed a process while this exec ran, and this exec died by SIGKILL."""
+
+
+class RunningExec(Protocol):
+    """A command that was started and has not been released."""
+
+    number: int
+    """Unique within its sandbox, 1 and up."""
+    label: bytes
+    pid: int
+    """Process id inside the sandbox."""
+    stdout: int
+    """Read end of a pipe, non-blocking; owned by the caller of `exec`, who closes it. -1 once given away."""
+    stderr: int
+    stdin: int
+    """Write end, non-blocking; -1 where stdin is /dev/null."""
+    ended: asyncio.Future[ExecExit]
+    """Done when the main process is reaped (or provably lost). Never raises, never cancelled."""
+
+    async def signal(self, number: int, *, tree: bool) -> None:
+        """Send a signal to the main process, or to every process that descends from this exec.
+
+        SIGKILL to the tree leaves no survivor, however the tree forks. Raises `NotFound` if there is none to signal.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Forget this exec: its exit is safe elsewhere. Processes it left behind go on, their output discarded."""
+        ...
+
+
+class FileKind(enum.StrEnum):
+    """What a directory entry is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+    """A device, a FIFO or a socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """Facts about one path. Ids are those seen inside the sandbox."""
+
+    path: str
+    kind: FileKind
+    size: int
+    """Bytes; 0 for what is not a file."""
+    mode: int
+    """Permission bits, set-id and sticky bits included."""
+    uid: int
+    gid: int
+    modified_at: float
+    """Unix seconds."""
+    target: str | None = None
+    """Where a symbolic link points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Entries below a directory. `truncated` when there were more than the limit."""
+
+    entries: Sequence[FileStat]
+    truncated: bool
+
+
+class Files(Protocol):
+    """Files of a sandbox. Paths are absolute, resolved inside the sandbox with the rights of `user`.
+
+    Every method raises `NotFound`, `Forbidden`, `InvalidRequest`, `Conflict` or `DiskFull`; strings that are not UTF-8
+    travel with surrogate escapes. The final component is followed if it is a link, except by `remove`, `rename` and
+    `stat(follow=False)`.
+    """
+
+    async def open(self, path: str, flags: int, mode: int = 0o644, *, user: str) -> int:
+        """Open a regular file with `os.O_*` flags and return a descriptor that the caller closes.
+
+        Parents are made for O_CREAT. Directories, devices, FIFOs and sockets are refused with `InvalidRequest`,
+        without blocking.
+        """
+        ...
+
+    async def stat(self, path: str, *, user: str, follow: bool = True) -> FileStat:
+        """Return facts about one path."""
+        ...
+
+    async def list(self, path: str, *, user: str, recursive: bool, limit: int) -> Listing:
+        """Return at most `limit` entries below a directory, in no order, links not followed; paths are absolute."""
+        ...
+
+    async def mkdir(self, path: str, mode: int = 0o755, *, user: str, parents: bool) -> bool:
+        """Make a directory; False if it was there. `NotFound` when a parent is missing and `parents` is False."""
+        ...
+
+    async def remove(self, path: str, *, user: str, recursive: bool) -> None:
+        """Remove a file, a link or a directory. `Conflict` when a directory is not empty and `recursive` is False."""
+        ...
+
+    async def rename(self, path: str, to: str, *, user: str) -> None:
+        """Rename within one file system, replacing what `to` names."""
+        ...
+
+
+class RunningSandbox(Protocol):
+    """A live sandbox."""
+
+    sandbox_id: str
+    label: bytes
+    deadline: float | None
+    pid: int
+    """Host process id of its init."""
+    files: Files
+    timings_ms: Mapping[str, float]
+    """Phases of the start that the runtime measured; empty after adoption."""
+    ended: asyncio.Future[SandboxEnd]
+    """Done when it is dead. Never raises, never cancelled."""
+
+    async def exec(self, start: ExecStart) -> RunningExec:
+        """Start a command.
+
+        Raises `StartFailed` (unknown command, bad cwd, no permission, limits) and `NotFound` (user).
+        """
+        ...
+
+    async def execs(self) -> Sequence[RunningExec]:
+        """Return the execs that were not released, ended ones too, with fresh descriptors: for adoption."""
+        ...
+
+    async def update(self, *, label: bytes, deadline: float | None) -> None:
+        """Replace label and deadline; when it returns they survive this process."""
+        ...
+
+    async def kill(self, reason: EndReason) -> SandboxEnd:
+        """Kill everything in it and return when it is dead. Idempotent: the first reason stays."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadSandbox:
+    """A sandbox that ended while no worker was there to see it; kept by the runtime until `forget`."""
+
+    sandbox_id: str
+    label: bytes
+    end: SandboxEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a runtime still had from an earlier worker process."""
+
+    live: Sequence[RunningSandbox]
+    dead: Sequence[DeadSandbox]
+
+
+class Runtime(Protocol):
+    """A provider of one virtualization."""
+
+    virtualization: str
+
+    async def start(self) -> Adoption:
+        """Get ready to create, and return what outlived an earlier worker. Raises `StartFailed`."""
+        ...
+
+    async def create(self, request: CreateRequest) -> RunningSandbox:
+        """Make a sandbox that can run a command at once. Raises `StartFailed`; then nothing of it is left."""
+        ...
+
+    async def forget(self, sandbox_id: str) -> None:
+        """Drop the memory of a dead sandbox: its end is safe elsewhere. Unknown ids are fine."""
+        ...
+
+    async def close(self, *, keep: bool) -> None:
+        """Stop. With `keep` live sandboxes go on without this process; else they are killed."""
+        ...

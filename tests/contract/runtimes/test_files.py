@@ -1,0 +1,216 @@
+"""Files: paths of the sandbox and nothing else, whatever lies there."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from tests.contract.runtimes import outputs, subjects
+from traforo.domain import errors
+from traforo.worker.runtimes import contract
+
+Sandbox = contract.RunningSandbox
+NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
+
+async def write(sandbox: Sandbox, path: str, data: bytes = b"", flags: int = NEW, mode: int = 0o644) -> None:
+    descriptor = await sandbox.files.open(path, flags, mode, user="root")
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+async def read(sandbox: Sandbox, path: str) -> bytes:
+    descriptor = await sandbox.files.open(path, os.O_RDONLY, user="root")
+    try:
+        return os.read(descriptor, 1 << 20)
+    finally:
+        os.close(descriptor)
+
+
+async def test_what_is_written_is_read(sandbox: Sandbox) -> None:
+    """By us and by commands; parents are made."""
+    await write(sandbox, "/work/a/b/c", b"data")
+    assert await read(sandbox, "/work/a/b/c") == b"data"
+    assert (await outputs.run(sandbox, ["cat", "a/b/c"])).stdout == b"data"
+    await outputs.run(sandbox, "printf more > a/d")
+    assert await read(sandbox, "/work/a/d") == b"more"
+
+
+async def test_flags_mean_what_they_mean(sandbox: Sandbox) -> None:
+    """Truncate, append, exclusive; a mode is kept."""
+    await write(sandbox, "/work/f", b"long data", mode=0o600)
+    await write(sandbox, "/work/f", b"new")
+    await write(sandbox, "/work/f", b"er", os.O_WRONLY | os.O_APPEND)
+    assert await read(sandbox, "/work/f") == b"newer"
+    assert (await sandbox.files.stat("/work/f", user="root")).mode == 0o600
+    with pytest.raises(errors.Conflict):
+        await write(sandbox, "/work/f", b"", NEW | os.O_EXCL)
+
+
+async def test_what_is_missing(sandbox: Sandbox) -> None:
+    """Not found, by every method that needs it."""
+    files = sandbox.files
+    for call in (
+        files.open("/work/no", os.O_RDONLY, user="root"),
+        files.stat("/work/no", user="root"),
+        files.list("/work/no", user="root", recursive=False, limit=10),
+        files.mkdir("/work/no/such", user="root", parents=False),
+        files.remove("/work/no", user="root", recursive=True),
+        files.rename("/work/no", "/work/other", user="root"),
+    ):
+        with pytest.raises(errors.NotFound):
+            await call
+
+
+@pytest.mark.parametrize("path", ["relative", "", "/a\0b", "/" + "x" * 256, "/" + "x/" * 2100])
+async def test_what_is_no_path(sandbox: Sandbox, path: str) -> None:
+    """Refused before anything is looked at; or by the file system, in the same words."""
+    with pytest.raises((errors.InvalidRequest, errors.TooLarge)):
+        await sandbox.files.open(path, NEW, user="root")
+
+
+async def test_only_regular_files_are_opened(sandbox: Sandbox) -> None:
+    """A directory, a FIFO and a device are refused, and none of them can make us wait."""
+    await outputs.run(sandbox, "mkfifo fifo; ln -s fifo link")
+    for path in ("/work", "/work/fifo", "/work/link"):
+        for flags in (os.O_RDONLY, os.O_WRONLY | os.O_CREAT):
+            with pytest.raises(errors.InvalidRequest):
+                await sandbox.files.open(path, flags, user="root")
+
+
+async def test_a_file_is_no_directory(sandbox: Sandbox) -> None:
+    """A path through one, and a list of one, are refused."""
+    await write(sandbox, "/work/file")
+    for call in (
+        sandbox.files.open("/work/file/below", NEW, user="root"),
+        sandbox.files.list("/work/file", user="root", recursive=False, limit=10),
+    ):
+        with pytest.raises(errors.InvalidRequest):
+            await call
+
+
+async def test_links_stay_inside(sandbox: Sandbox) -> None:
+    """An absolute target is absolute in the sandbox, and above the root is the root; a loop is refused."""
+    await write(sandbox, "/work/target", b"here")
+    await outputs.run(sandbox, "ln -s /work/target absolute; ln -s ../../../../work/target above; ln -s loop loop")
+    for path in ("/work/absolute", "/work/above", "/../../work/target", "/work/./../work/target"):
+        assert await read(sandbox, path) == b"here"
+    with pytest.raises(errors.InvalidRequest):
+        await sandbox.files.open("/work/loop", os.O_RDONLY, user="root")
+
+
+async def test_facts(sandbox: Sandbox) -> None:
+    """Kind, size, mode and target, of a link or of what it leads to."""
+    await write(sandbox, "/work/file", b"12345", mode=0o640)
+    await outputs.run(sandbox, "mkdir -m 1755 dir; ln -s file link; mkfifo fifo; ln -s nowhere dangling")
+    kinds = contract.FileKind
+    found = {
+        name: await sandbox.files.stat(f"/work/{name}", user="root", follow=False)
+        for name in ("file", "dir", "link", "fifo", "dangling")
+    }
+    assert {name: facts.kind for name, facts in found.items()} == {
+        "file": kinds.FILE,
+        "dir": kinds.DIRECTORY,
+        "link": kinds.SYMLINK,
+        "fifo": kinds.OTHER,
+        "dangling": kinds.SYMLINK,
+    }
+    assert (found["file"].size, found["file"].mode, found["file"].target) == (5, 0o640, None)
+    assert (found["dir"].mode, found["fifo"].size) == (0o1755, 0)
+    assert (found["link"].target, found["dangling"].target) == ("file", "nowhere")
+    assert (await sandbox.files.stat("/work/link", user="root")).kind is kinds.FILE
+    with pytest.raises(errors.NotFound):
+        await sandbox.files.stat("/work/dangling", user="root")
+
+
+async def test_lists(sandbox: Sandbox) -> None:
+    """Absolute paths, links not followed, cut at the limit."""
+    await outputs.run(sandbox, "mkdir -p tree/a/b; touch tree/f tree/a/g tree/a/b/h; ln -s .. tree/up")
+    files = sandbox.files
+
+    async def names(*, recursive: bool) -> set[str]:
+        listing = await files.list("/work/tree", user="root", recursive=recursive, limit=100)
+        assert not listing.truncated
+        return {entry.path for entry in listing.entries}
+
+    assert await names(recursive=False) == {"/work/tree/a", "/work/tree/f", "/work/tree/up"}
+    assert await names(recursive=True) == {
+        "/work/tree/a",
+        "/work/tree/a/b",
+        "/work/tree/a/b/h",
+        "/work/tree/a/g",
+        "/work/tree/f",
+        "/work/tree/up",
+    }
+    cut = await files.list("/work/tree", user="root", recursive=True, limit=2)
+    assert (len(cut.entries), cut.truncated) == (2, True)
+    whole = await files.list("/work/tree/a/b", user="root", recursive=False, limit=1)
+    assert (len(whole.entries), whole.truncated) == (1, False)
+
+
+async def test_names_may_be_any_bytes(sandbox: Sandbox) -> None:
+    """What is not UTF-8 travels with surrogate escapes, in both directions."""
+    name = os.fsdecode(b"/work/stray-\xff-\xc3\x28 \n")
+    await write(sandbox, name, b"x")
+    listing = await sandbox.files.list("/work", user="root", recursive=False, limit=10)
+    assert [entry.path for entry in listing.entries] == [name]
+    assert await read(sandbox, name) == b"x"
+    await sandbox.files.remove(name, user="root", recursive=False)
+
+
+async def test_directories_are_made(sandbox: Sandbox) -> None:
+    """True when it was made, False when it was there; with parents on request."""
+    files = sandbox.files
+    assert await files.mkdir("/work/d", user="root", parents=False) is True
+    assert await files.mkdir("/work/d", user="root", parents=False) is False
+    assert await files.mkdir("/work/x/y/z", user="root", parents=True) is True
+    assert await files.mkdir("/work/x/y/z", user="root", parents=True) is False
+
+
+async def test_things_are_removed(sandbox: Sandbox) -> None:
+    """A link and not its target; a directory that is not empty only on request."""
+    await outputs.run(sandbox, "mkdir -p d/e; touch d/e/f file; ln -s file link; ln -s d dirlink")
+    files = sandbox.files
+    for name in ("link", "dirlink"):
+        await files.remove(f"/work/{name}", user="root", recursive=True)
+    assert (await files.stat("/work/file", user="root")).kind is contract.FileKind.FILE
+    assert (await files.stat("/work/d/e/f", user="root")).kind is contract.FileKind.FILE
+    with pytest.raises(errors.Conflict):
+        await files.remove("/work/d", user="root", recursive=False)
+    await files.remove("/work/d/e/f", user="root", recursive=False)
+    await files.remove("/work/d/e", user="root", recursive=False)
+    await files.remove("/work/d", user="root", recursive=True)
+    listing = await files.list("/work", user="root", recursive=True, limit=10)
+    assert [entry.path for entry in listing.entries] == ["/work/file"]
+
+
+async def test_things_are_renamed(sandbox: Sandbox) -> None:
+    """Replacing what was there."""
+    await write(sandbox, "/work/a", b"a")
+    await write(sandbox, "/work/b", b"b")
+    await sandbox.files.rename("/work/a", "/work/b", user="root")
+    assert await read(sandbox, "/work/b") == b"a"
+    with pytest.raises(errors.NotFound):
+        await read(sandbox, "/work/a")
+
+
+async def test_an_unknown_user(sandbox: Sandbox) -> None:
+    """Said to be one."""
+    with pytest.raises(errors.NotFound) as caught:
+        await sandbox.files.stat("/work", user="nobody-of-that-name")
+    assert caught.value.fields["kind"] == "user"
+
+
+async def test_the_disk_is_limited(subject: subjects.Subject) -> None:
+    """Writing more than the size of the layer fails, to us and to commands."""
+    subject.needs_isolation()
+    sandbox = await subject.create(disk_mib=4)
+    descriptor = await sandbox.files.open("/work/large", NEW, user="root")
+    with pytest.raises(OSError) as caught, os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.writelines([bytes(1 << 20)] * 16)
+    assert caught.value.errno == errno.ENOSPC
+    assert (await outputs.run(sandbox, "head -c 9000000 /dev/zero > other")).exit.code != 0
