@@ -1,0 +1,105 @@
+from typing import Any
+
+import pytest
+
+from traforo.api import problems, routes
+from traforo.domain import errors
+
+
+def named(name: str) -> routes.App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise NotImplementedError(name)
+
+    app.__name__ = name
+    return app
+
+
+def declared(path: str, methods: str | None, name: str) -> routes.Declared:
+    return routes.Declared(path, None if methods is None else frozenset(methods.split()), named(name))
+
+
+@pytest.fixture
+def table() -> routes.Table:
+    return routes.Table(
+        [
+            declared("/sandboxes", "POST", "create"),
+            declared("/sandboxes", "GET", "list"),
+            declared("/sandboxes/{id}", "GET", "read"),
+            declared("/sandboxes/{id}/exec/{exec_id}", "GET", "exec"),
+            declared("/sandboxes/{id}/exec/code", "POST", "code"),
+            declared("/sandboxes/{id}/exec", "POST", "start"),
+            declared("/healthz", "GET", "health"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "method, path, name, params",
+    [
+        ("POST", "/sandboxes", "create", {}),
+        ("GET", "/sandboxes", "list", {}),
+        ("GET", "/sandboxes/x", "read", {"id": "x"}),
+        ("GET", "/sandboxes/x/exec/y", "exec", {"id": "x", "exec_id": "y"}),
+        ("POST", "/sandboxes/x/exec/code", "code", {"id": "x"}),
+        ("GET", "/sandboxes/x/exec/code", "exec", {"id": "x", "exec_id": "code"}),
+        ("POST", "/sandboxes/a%2Fb/exec", "start", {"id": "a%2Fb"}),
+    ],
+)
+def test_path_leads_to_its_route(
+    table: routes.Table, method: str, path: str, name: str, params: dict[str, str]
+) -> None:
+    """A literal wins over a parameter, unless it does not take the method."""
+    app, found = table.find(method, path)
+    assert (getattr(app, "__name__", ""), found) == (name, params)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "//", "/sandboxes/", "/sandboxes//exec", "/sandboxes/x/", "/healthz/x", "/Sandboxes", "*", "sandboxes"],
+)
+def test_path_that_no_route_has(table: routes.Table, path: str) -> None:
+    """A parameter is never empty, and a slash too many is another path."""
+    with pytest.raises(errors.NotFound, match="no such route") as caught:
+        table.find("GET", path)
+    assert caught.value.fields == {"kind": "route"}
+
+
+def test_method_that_no_route_of_the_path_has(table: routes.Table) -> None:
+    """The error lists every method of the path, over all its routes."""
+    with pytest.raises(problems.MethodNotAllowed) as caught:
+        table.find("PUT", "/sandboxes")
+    assert caught.value.fields == {"allow": "GET, POST"}
+    with pytest.raises(problems.MethodNotAllowed) as caught:
+        table.find("PUT", "/sandboxes/x/exec/code")
+    assert caught.value.fields == {"allow": "GET, POST"}
+
+
+@pytest.mark.parametrize(
+    "method, path, name, params",
+    [
+        ("GET", "/sandboxes/x", "find", {"id": "x"}),
+        ("PUT", "/sandboxes/x", "any", {"id": "x"}),
+        ("BREW", "/sandboxes/x/a/b", "rest", {"id": "x", "rest": "a/b"}),
+        ("GET", "/sandboxes/x//b", "rest", {"id": "x", "rest": "/b"}),
+        ("GET", "/sandboxes/x/", "rest", {"id": "x", "rest": ""}),
+        ("GET", "/sandboxes/x/known", "known", {"id": "x"}),
+    ],
+)
+def test_rest_of_a_path(method: str, path: str, name: str, params: dict[str, str]) -> None:
+    """What the control plane sends on: any method, any path below, exactly as it came."""
+    table = routes.Table(
+        [
+            declared("/sandboxes/{id}", "GET", "find"),
+            declared("/sandboxes/{id}", None, "any"),
+            declared("/sandboxes/{id}/{rest:path}", None, "rest"),
+            declared("/sandboxes/{id}/known", "GET", "known"),
+        ]
+    )
+    app, found = table.find(method, path)
+    assert (getattr(app, "__name__", ""), found) == (name, params)
+
+
+def test_first_declaration_wins() -> None:
+    """Of two routes for one thing the first is kept."""
+    table = routes.Table([declared("/a", "GET", "first"), declared("/a", "GET", "second")])
+    assert getattr(table.find("GET", "/a")[0], "__name__", "") == "first"
