@@ -1,4 +1,4 @@
-"""The set-up of one sandbox as data: what the spawner and the new child will do, decided before any of it runs. Pure.
+"""The set-up of one sandbox as data: what the spawner and the new child will do, decided before any of it runs.
 
 A plan can be printed (`describe`) and compared; `encode` turns it into the fields of one M_CREATE message.
 """
@@ -130,17 +130,27 @@ class Group:
     settings: Mapping[str, str]
     oom_file: str
 
-    def encode(self, *, with_settings: bool = True) -> bytes:
+    def encode(self) -> bytes:
         """Return the T_CGROUP field."""
         fields = [wire.string(wire.Tag.PATH, self.path), wire.number(wire.Tag.KIND, self.kind)]
         if self.oom_file:
             fields.append(wire.string(wire.Tag.NAME, self.oom_file))
-        if with_settings:
-            fields.extend(
-                wire.nested(wire.Tag.SETTING, wire.string(wire.Tag.NAME, name), wire.string(wire.Tag.VALUE, value))
-                for name, value in self.settings.items()
-            )
+        fields.extend(
+            wire.nested(wire.Tag.SETTING, wire.string(wire.Tag.NAME, name), wire.string(wire.Tag.VALUE, value))
+            for name, value in self.settings.items()
+        )
         return wire.nested(wire.Tag.CGROUP, *fields)
+
+
+class Part:
+    """Layers and steps that stand together in plans. Many plans share one, so it is encoded once."""
+
+    __slots__ = ("encoded", "layers", "steps")
+
+    def __init__(self, layers: Sequence[Layer], steps: Sequence[Step]) -> None:
+        self.layers = tuple(layers)
+        self.steps = tuple(steps)
+        self.encoded = b"".join([layer.encode() for layer in layers] + [step.encode() for step in steps])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +160,22 @@ class Plan:
     uid_base: int | None
     """First host uid of its range; None where its users cannot be mapped (rootless: only root inside is)."""
     groups: Sequence[Group]
-    layers: Sequence[Layer]
-    steps: Sequence[Step]
+    parts: Sequence[Part]
     namespaces: int = NAMESPACES
     capabilities: int = CAPABILITY_MASK
     uid_map: str = ""
     gid_map: str = ""
+    seccomp: bool = True
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """All layers, in the order that steps count them."""
+        return [layer for part in self.parts for layer in part.layers]
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """All steps, in order."""
+        return [step for part in self.parts for step in part.steps]
 
     def describe(self) -> str:
         """Return the plan for people, one line a step."""
@@ -173,13 +193,12 @@ class Plan:
             wire.string(wire.Tag.UID_MAP, self.uid_map),
             wire.string(wire.Tag.GID_MAP, self.gid_map),
             wire.number(wire.Tag.CAPS, self.capabilities),
-            wire.number(wire.Tag.SECCOMP, 1),
+            wire.number(wire.Tag.SECCOMP, self.seccomp),
         ]
         if self.uid_base is not None:
             fields.append(wire.number(wire.Tag.OWNER, self.uid_base))
         fields.extend(group.encode() for group in self.groups)
-        fields.extend(layer.encode() for layer in self.layers)
-        fields.extend(step.encode() for step in self.steps)
+        fields.extend(part.encoded for part in self.parts)
         return b"".join(fields)
 
 
@@ -218,102 +237,143 @@ def groups_for(layout: cgroups.Layout, name: str, resources: specs.Resources) ->
 
 _Op = wire.Opcode
 _QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
-_O_CREAT, _O_TRUNC = os.O_CREAT, os.O_TRUNC
 
 
 @dataclass(slots=True)
 class _Builder:
-    host: Host
-    request: contract.CreateRequest
-    disk: str | None
+    """Collects layers and steps; layers are counted over the whole plan."""
+
     layers: list[Layer] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    counted: int = 0
 
     def add(self, opcode: wire.Opcode, path: str = "", **rest: str | int) -> None:
         self.steps.append(Step(opcode, path, **rest))  # type: ignore[arg-type]  # each opcode takes its own attributes
 
-    def writable(self) -> None:
-        """Put the writable layer over the stage: a tmpfs with a size, or a disk image that has one by itself."""
-        if self.disk is None:
-            size = self.request.resources.disk_mib
-            options = f"source=traforo,size={size}m,nr_inodes={max(16384, size * 256)},mode=755"
-            self.add(_Op.ENTER, flags=ATTR_NOSUID | ATTR_NODEV, options=options)
-        else:
-            self.layers.append(Layer(fstype="ext4", source=self.disk, flags=ATTR_NOSUID | ATTR_NODEV))
-            self.add(_Op.ENTER, index=len(self.layers) - 1)
+    def layer(self, layer: Layer) -> int:
+        """Add a layer and return its number."""
+        self.layers.append(layer)
+        self.counted += 1
+        return self.counted - 1
 
-    def overlays(self) -> None:
-        """Mount each lower directory of the image with an upper directory of its own; the first one is the root."""
-        self.add(_Op.MKDIR, "m", mode=0o755)
-        for number, lower in enumerate(self.request.rootfs.lowers):
-            idmap = self.host.features.idmap.ok
-            self.layers.append(Layer(path=lower.source, flags=ATTR_NODEV, idmap=idmap))
-            for prefix, mode in (("l", 0o755), ("u", 0o755), ("w", 0o700)):
-                self.add(_Op.MKDIR, f"{prefix}{number}", mode=mode)
-            self.add(_Op.MOVE, f"l{number}", index=len(self.layers) - 1)
-            if number == 0:
-                self.names()
-            options = f"lowerdir=l{number},upperdir=u{number},workdir=w{number},userxattr"
-            target = "m" + lower.target.rstrip("/")
-            self.add(_Op.MOUNT, target, source="overlay", fstype="overlay", flags=MS_NODEV, options=options)
+    def cut(self) -> Part:
+        """Return what was collected since the last cut."""
+        part = Part(self.layers, self.steps)
+        self.layers, self.steps = [], []
+        return part
 
-    def names(self) -> None:
-        """Write what differs from sandbox to sandbox straight into the upper directory: no copy-up."""
-        name = self.request.hostname
-        self.add(_Op.MKDIR, "u0/etc", mode=0o755)
-        hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n"
-        self.add(_Op.WRITE, "u0/etc/hostname", value=name + "\n", flags=_O_CREAT | _O_TRUNC, mode=0o644)
-        self.add(_Op.WRITE, "u0/etc/hosts", value=hosts, flags=_O_CREAT | _O_TRUNC, mode=0o644)
 
-    def devices(self) -> None:
-        """Make the mount points that an image may lack, and bind the shared device files, which nobody can change."""
-        for name in ("proc", "sys", "dev", "tmp"):
-            self.add(_Op.MKDIR, f"m/{name}", mode=0o1777 if name == "tmp" else 0o755)
-        attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC
-        self.layers.append(Layer(path=self.host.devices, flags=attributes, recursive=not self.host.features.root))
-        self.add(_Op.MOVE, "m/dev", index=len(self.layers) - 1)
-        options = (
-            "newinstance,ptmxmode=0666,mode=0620,gid=5" if self.host.features.root else "newinstance,ptmxmode=0666"
+def _writable(builder: _Builder, disk_mib: int, disk: str | None) -> None:
+    """Put the writable layer over the stage: a tmpfs with a size, or a disk image that has one by itself."""
+    flags = ATTR_NOSUID | ATTR_NODEV
+    if disk is None:
+        options = f"source=traforo,size={disk_mib}m,nr_inodes={max(16384, disk_mib * 256)},mode=755"
+        builder.add(_Op.ENTER, flags=flags, options=options)
+    else:
+        builder.add(_Op.ENTER, index=builder.layer(Layer(fstype="ext4", source=disk, flags=flags)))
+
+
+def _lower(builder: _Builder, host: Host, number: int, lower: contract.Lower) -> None:
+    """Attach one lower directory of the image, and make the directories that its overlay needs."""
+    for prefix, mode in (("l", 0o755), ("u", 0o755), ("w", 0o700)):
+        builder.add(_Op.MKDIR, f"{prefix}{number}", mode=mode)
+    layer = Layer(path=lower.source, flags=ATTR_NODEV, idmap=host.features.idmap.ok)
+    builder.add(_Op.MOVE, f"l{number}", index=builder.layer(layer))
+
+
+def _overlay(builder: _Builder, number: int, lower: contract.Lower) -> None:
+    options = f"lowerdir=l{number},upperdir=u{number},workdir=w{number},userxattr"
+    target = "m" + lower.target.rstrip("/")
+    builder.add(_Op.MOUNT, target, source="overlay", fstype="overlay", flags=MS_NODEV, options=options)
+
+
+def _devices(builder: _Builder, host: Host) -> None:
+    """Make the mount points that an image may lack, and bind the shared device files, which nobody can change."""
+    for name in ("proc", "sys", "dev", "tmp"):
+        builder.add(_Op.MKDIR, f"m/{name}", mode=0o1777 if name == "tmp" else 0o755)
+    attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC
+    devices = Layer(path=host.devices, flags=attributes, recursive=not host.features.root)
+    builder.add(_Op.MOVE, "m/dev", index=builder.layer(devices))
+    options = "newinstance,ptmxmode=0666" + (",mode=0620,gid=5" if host.features.root else "")
+    flags = MS_NOSUID | MS_NOEXEC
+    builder.add(_Op.MOUNT, "m/dev/pts", source="devpts", fstype="devpts", flags=flags, options=options)
+    builder.add(_Op.MKDIR, "shm", mode=0o1777)
+    builder.add(_Op.BIND, "m/dev/shm", source="shm", flags=ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+
+
+def _proc(builder: _Builder, host: Host) -> None:
+    builder.add(_Op.MOUNT, "m/proc", source="proc", fstype="proc", flags=_QUIET)
+    # No user namespace below this one, however it is asked for: see init/src/seccomp.c.
+    builder.add(_Op.WRITE, "m/proc/sys/user/max_user_namespaces", value="0")
+    builder.add(_Op.MKDIR, "empty", mode=0o555)
+    for name, is_directory in host.masked:
+        source = "empty" if is_directory else "m/dev/null"
+        builder.add(_Op.MASK, f"m/proc/{name}", source=source, flags=ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC)
+    attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
+    for name in host.read_only:
+        builder.add(_Op.BIND, f"m/proc/{name}", source=f"m/proc/{name}", flags=attributes)
+
+
+def _shape(host: Host, lowers: Sequence[contract.Lower], disk_mib: int, disk: str | None) -> tuple[Part, Part]:
+    """Return what plans of one image and disk share: what comes before the names are written, and what comes after."""
+    builder = _Builder()
+    _writable(builder, disk_mib, disk)
+    builder.add(_Op.MKDIR, "m", mode=0o755)
+    for number, lower in enumerate(lowers):
+        _lower(builder, host, number, lower)
+    before = builder.cut()
+    for number, lower in enumerate(lowers):
+        _overlay(builder, number, lower)
+    _devices(builder, host)
+    _proc(builder, host)
+    builder.add(_Op.LOOPBACK)
+    builder.add(_Op.PIVOT, "m")
+    return before, builder.cut()
+
+
+def _names(hostname: str) -> Part:
+    """Write what differs from sandbox to sandbox straight into the upper directory: no copy-up."""
+    builder = _Builder()
+    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n"
+    flags = os.O_CREAT | os.O_TRUNC
+    builder.add(_Op.MKDIR, "u0/etc", mode=0o755)
+    builder.add(_Op.WRITE, "u0/etc/hostname", value=hostname + "\n", flags=flags, mode=0o644)
+    builder.add(_Op.WRITE, "u0/etc/hosts", value=hosts, flags=flags, mode=0o644)
+    builder.add(_Op.HOSTNAME, value=hostname)
+    return builder.cut()
+
+
+class Planner:
+    """Makes plans for one host, and remembers what plans of the same image and disk size share."""
+
+    _REMEMBERED = 256
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._shapes: dict[tuple[Sequence[contract.Lower], int], tuple[Part, Part]] = {}
+
+    def plan(self, request: contract.CreateRequest, *, uid_base: int | None, disk: str | None) -> Plan:
+        """Decide everything about one sandbox. `disk` is the block device of its disk, for `disk_kind: disk`."""
+        resources = request.resources
+        if (resources.disk_kind is states.DiskKind.DISK) != (disk is not None):
+            raise ValueError("a disk goes with disk_kind 'disk', and only with it")
+        before, after = self._shape(request.rootfs.lowers, resources.disk_mib, disk)
+        # Rootless, the spawner's own namespace knows one user, its root, and so does each sandbox.
+        mapping = f"0 {uid_base} {UIDS_PER_SANDBOX}" if uid_base is not None else "0 0 1"
+        return Plan(
+            uid_base=uid_base,
+            groups=groups_for(self.host.layout, request.sandbox_id, resources),
+            parts=(before, _names(request.hostname), after),
+            uid_map=mapping,
+            gid_map=mapping,
         )
-        self.add(_Op.MOUNT, "m/dev/pts", source="devpts", fstype="devpts", flags=MS_NOSUID | MS_NOEXEC, options=options)
-        self.add(_Op.MKDIR, "shm", mode=0o1777)
-        self.add(_Op.BIND, "m/dev/shm", source="shm", flags=ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
 
-    def proc(self) -> None:
-        self.add(_Op.MOUNT, "m/proc", source="proc", fstype="proc", flags=_QUIET)
-        # No user namespace below this one, however it is asked for: see init/src/seccomp.c.
-        self.add(_Op.WRITE, "m/proc/sys/user/max_user_namespaces", value="0")
-        self.add(_Op.MKDIR, "empty", mode=0o555)
-        for name, is_directory in self.host.masked:
-            source = "empty" if is_directory else "m/dev/null"
-            self.add(_Op.MASK, f"m/proc/{name}", source=source, flags=ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC)
-        attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
-        for name in self.host.read_only:
-            self.add(_Op.BIND, f"m/proc/{name}", source=f"m/proc/{name}", flags=attributes)
-
-    def finish(self) -> None:
-        self.add(_Op.HOSTNAME, value=self.request.hostname)
-        self.add(_Op.LOOPBACK)
-        self.add(_Op.PIVOT, "m")
-
-
-def build(host: Host, request: contract.CreateRequest, *, uid_base: int | None, disk: str | None) -> Plan:
-    """Decide everything about one sandbox. `disk` is the block device of its disk, for `disk_kind: disk`."""
-    if (request.resources.disk_kind is states.DiskKind.DISK) != (disk is not None):
-        raise ValueError("a disk goes with disk_kind 'disk', and only with it")
-    builder = _Builder(host, request, disk)
-    builder.writable()
-    builder.overlays()
-    builder.devices()
-    builder.proc()
-    builder.finish()
-    # Rootless, the spawner's own namespace knows one user, its root, and so does each sandbox.
-    mapping = f"0 {uid_base} {UIDS_PER_SANDBOX}" if uid_base is not None else "0 0 1"
-    return Plan(
-        uid_base=uid_base,
-        groups=groups_for(host.layout, request.sandbox_id, request.resources),
-        layers=builder.layers,
-        steps=builder.steps,
-        uid_map=mapping,
-        gid_map=mapping,
-    )
+    def _shape(self, lowers: Sequence[contract.Lower], disk_mib: int, disk: str | None) -> tuple[Part, Part]:
+        if disk is not None:
+            return _shape(self.host, lowers, disk_mib, disk)
+        found = self._shapes.get((lowers, disk_mib))
+        if found is None:
+            if len(self._shapes) >= self._REMEMBERED:
+                self._shapes.clear()
+            found = self._shapes[lowers, disk_mib] = _shape(self.host, lowers, disk_mib, None)
+        return found

@@ -55,6 +55,7 @@ class ContainerRuntime:
     def __init__(self, places: Places, host: plans.Host, uid_base: int) -> None:
         self._places = places
         self._host = host
+        self._planner = plans.Planner(host)
         self._slots = slots.Slots(uid_base, _SLOTS_MAX)
         self._spawner: spawners.Spawner | None = None
         self._sandboxes: dict[str, inits.Sandbox] = {}
@@ -97,7 +98,7 @@ class ContainerRuntime:
         disk = None
         try:
             disk = await self._make_disk(request, uid)
-            plan = plans.build(self._host, request, uid_base=uid, disk=disk.device if disk else None)
+            plan = self._planner.plan(request, uid_base=uid, disk=disk.device if disk else None)
             sandbox = await self._spawn(request, plan, uid)
         except BaseException:
             if request.sandbox_id not in self._uids:  # no process ever had them
@@ -257,7 +258,7 @@ class ContainerRuntime:
             return
         control = sandbox.channel.duplicate()
         try:
-            await spawner.adopt(known, b"".join(group.encode(with_settings=False) for group in groups), control, pidfd)
+            await spawner.adopt(known, b"".join(group.encode() for group in groups), control, pidfd)
         finally:
             os.close(pidfd)
             os.close(control)

@@ -33,7 +33,7 @@ REQUEST = contract.CreateRequest(
 def build(**changes: object) -> plans.Plan:
     """Plan the request on the host, with some of the request changed."""
     request = dataclasses.replace(REQUEST, **changes)  # type: ignore[arg-type]  # each test knows its field
-    return plans.build(HOST, request, uid_base=655360, disk=None)
+    return plans.Planner(HOST).plan(request, uid_base=655360, disk=None)
 
 
 def steps(plan: plans.Plan, opcode: wire.Opcode) -> list[plans.Step]:
@@ -107,8 +107,19 @@ def test_a_disk_goes_with_its_kind() -> None:
     on_disk = dataclasses.replace(REQUEST.resources, disk_kind=states.DiskKind.DISK)
     with pytest.raises(ValueError, match="disk"):
         build(resources=on_disk)
-    plan = plans.build(HOST, dataclasses.replace(REQUEST, resources=on_disk), uid_base=655360, disk="/dev/loop9")
+    plan = plans.Planner(HOST).plan(dataclasses.replace(REQUEST, resources=on_disk), uid_base=655360, disk="/dev/loop9")
     assert (plan.layers[0].fstype, plan.layers[0].source) == ("ext4", "/dev/loop9")
+
+
+def test_plans_of_one_image_share_their_parts() -> None:
+    """What does not differ between sandboxes is encoded once, and the encoding is the same as of a fresh plan."""
+    planner = plans.Planner(HOST)
+    first = planner.plan(REQUEST, uid_base=655360, disk=None)
+    second = planner.plan(dataclasses.replace(REQUEST, hostname="other"), uid_base=655360, disk=None)
+    assert first.parts[0] is second.parts[0]
+    assert build(hostname="other").encode() == second.encode()
+    bigger = dataclasses.replace(REQUEST.resources, disk_mib=128)
+    assert "size=128m" in planner.plan(dataclasses.replace(REQUEST, resources=bigger), uid_base=1, disk=None).describe()
 
 
 def test_a_plan_can_be_read() -> None:
