@@ -1,0 +1,21 @@
+"""The worker's HTTP application: every route over one context."""
+
+from __future__ import annotations
+
+from traforo.api import applications, limits
+from traforo.worker import contexts, routes_execs, routes_files, routes_sandboxes
+
+DESCRIPTION = "Sandboxes of one host: their lives, what runs in them, their files."
+
+
+def build(context: contexts.Context) -> applications.Application:
+    """Make the application."""
+    settings = context.settings
+    return applications.build(
+        "traforo worker",
+        [routes_sandboxes.build(context), routes_execs.build(context), routes_files.build(context)],
+        measured=context.metrics,
+        mode=context.authority.mode,
+        body_limits=limits.worker(default=settings.max_body_bytes, code=settings.max_code_body_bytes),
+        description=DESCRIPTION,
+    )

@@ -1,0 +1,70 @@
+"""What every route of the worker is handed: its services, and the one door to a sandbox.
+
+`Context.entry` is the only way from an id in a URL to an `Entry`: it authenticates, checks ownership and checks
+liveness, so that no route can forget to. Nothing here decides about HTTP answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from traforo.api import principals, tokens
+from traforo.domain import clocks, errors, ids, states
+from traforo.settings import worker as settings_worker
+from traforo.telemetry import logs, metrics
+from traforo.worker import admissions, doors, entries, execs, files, supervisors
+
+_USABLE = frozenset({states.SandboxState.RUNNING})
+
+
+@dataclass(slots=True)
+class Place:
+    """Where clients reach this worker: the `connect_url` of its sandboxes. Known for sure when its socket is bound."""
+
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The services behind the routes of one worker."""
+
+    settings: settings_worker.WorkerSettings
+    place: Place
+    host: admissions.Host
+    clock: clocks.Clock
+    supervisor: supervisors.Supervisor
+    execs: execs.Execs
+    files: files.Files
+    door: doors.Door
+    authority: tokens.Authority
+    metrics: metrics.WorkerMetrics
+
+    def entry(self, connection: HTTPConnection, text: str, *, live: bool = True) -> entries.Entry:
+        """Return the sandbox that `text` (either spelling of its id) names, for a caller who may use it.
+
+        With `live` it has to be running; without, one that is starting, stopping or ended will do as well.
+        Raises `MalformedId`, `Unauthenticated`, `Forbidden`, `NotFound`, `Conflict`.
+        """
+        sandbox_id = ids.parse_sandbox_id(text)
+        logs.bind(sandbox_id=str(sandbox_id))  # undone with everything else that is bound for a request
+        principal = self.door.opener(connection, str(sandbox_id))
+        entry = self.supervisor.get(sandbox_id)
+        principal.check(entry.text_id, entry.owner)
+        if live and (entry.state not in _USABLE or entry.running is None):
+            raise errors.Conflict(
+                f"cannot use the sandbox: it is {entry.state.value}",
+                state=entry.state.value,
+                reason=entry.reason.value if entry.reason else None,
+            )
+        return entry
+
+
+def owner(principal: principals.Principal) -> str | None:
+    """Return whose sandboxes a caller may list; None is everybody's, in `dev` mode alone. Raises `Forbidden`."""
+    if principal.via == "dev":
+        return None
+    if principal.client_id is None:
+        raise errors.Forbidden("cannot list sandboxes without a client")
+    return principal.client_id

@@ -1,0 +1,346 @@
+"""Commands in sandboxes: starting them, and everything that can be asked about them then and later.
+
+Output is moved into a log as it comes, so no reader can slow a command down and a disconnect loses nothing; a command
+goes on when the one who waits for it goes away. It speaks no HTTP, leaves to `traforo.worker.commands` what a command
+may be, and to `traforo.worker.watches` how its end is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from traforo.domain import clocks, errors, ids, specs
+from traforo.settings import worker as settings_worker
+from traforo.telemetry import logs, metrics
+from traforo.worker import boxes, commands, entries, framelogs, logstores, outcomes, records, results, runs, watches
+from traforo.worker.runtimes import contract
+
+Exec = runs.Exec
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept and told of one exec."""
+
+    log: framelogs.Limits = field(default_factory=framelogs.Limits)
+    result_bytes: int = 8 * 1024 * 1024
+    """Bytes of each stream that a result carries."""
+
+
+def limits(settings: settings_worker.WorkerSettings) -> Limits:
+    """Return the limits that an operator has set."""
+    segment = min(settings.exec_log_segment_bytes, settings.exec_log_max_bytes)
+    return Limits(framelogs.Limits(settings.exec_log_max_bytes, segment), settings.result_max_bytes)
+
+
+class FramePage(msgspec.Struct, frozen=True):
+    """What `schemas.FramePage` describes."""
+
+    frames: list[results.ShownFrame]
+    next_cursor: int
+    has_more: bool
+    wait_applied: float
+    dropped: int
+
+
+class Execs:
+    """All execs of one worker. Belongs to one event loop. `directory` is for logs and nothing else."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: clocks.Clock,
+        journal: watches.Journal,
+        metrics: metrics.WorkerMetrics,
+        limits: Limits | None = None,
+    ) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._limits = limits or Limits()
+        self._boxes: dict[str, boxes.Box] = {}
+        self._store = logstores.LogStore(directory, self._limits.log)
+        self._watch = watches.Watch(self._store, clock=clock, journal=journal, metrics=metrics)
+        self._start_duration = metrics.worker_exec_start_duration_seconds
+        self._log = logs.get(__name__)
+        self._closed = False
+
+    # ------------------------------------------------------------------------------------------- starting
+
+    async def start(self, entry: entries.Entry, wanted: specs.ExecSpec, *, hidden: bool = False) -> Exec:
+        """Start a command and return when it runs. A `hidden` one is in no list, and its caller forgets or shows it.
+
+        Raises `StartFailed` (with `exec_id`; nothing ran and nothing is remembered), `NotFound` (user), `Conflict`,
+        `RateLimited`, `TooLarge`.
+        """
+        accepted = self._clock.monotonic()
+        if self._journal.full:
+            await self._journal.room()
+        sandbox = self._sandbox(entry)
+        run = Exec(
+            ids.new_exec_id(),
+            entry.text_id,
+            commands.shown(wanted),
+            self._clock.now(),
+            runtime=wanted.runtime,
+            timeout_ms=wanted.timeout_ms,
+            hidden=hidden,
+        )
+        asked = commands.start(wanted, entry, _label(run))
+        box = self._box(entry)
+        box.reserve()
+        run.began = self._clock.monotonic()
+        try:
+            running = await sandbox.exec(asked)
+        except errors.StartFailed as error:
+            error.fields["exec_id"] = run.id
+            raise
+        finally:
+            box.starting -= 1
+        self._start_duration.observe(self._clock.monotonic() - accepted)
+        run.log = self._store.new(run)
+        self._watch.attach(box, run, running)
+        return run
+
+    def show(self, entry: entries.Entry, run: Exec) -> None:
+        """Let a hidden exec that has ended be read like any other."""
+        for old in self._box(entry).show(run):
+            self._watch.forget(old)
+        self._journal.put_exec(run.record())
+
+    def forget_hidden(self, run: Exec) -> None:
+        """Drop a hidden exec that has ended."""
+        self._watch.forget(run)
+
+    # --------------------------------------------------------------------------------------------- asking
+
+    def get(self, entry: entries.Entry, exec_id: str) -> Exec:
+        """Return an exec of this sandbox. Raises `MalformedId`, `NotFound`."""
+        ids.parse_exec_id(exec_id)
+        box = self._boxes.get(entry.text_id)
+        run = box.get(exec_id) if box is not None else None
+        if box is None or run is None:
+            raise errors.NotFound(f"no exec {exec_id!r} in this sandbox", kind="exec", id=exec_id)
+        self._settle(box, entry)
+        return run
+
+    def page(self, entry: entries.Entry, limit: int, cursor: str | None) -> tuple[list[Exec], str | None]:
+        """Return at most `limit` execs, newest first, and the cursor of the next page. Raises `InvalidRequest`."""
+        if cursor is not None:
+            try:
+                ids.parse_exec_id(cursor)
+            except errors.MalformedId as error:
+                raise errors.InvalidRequest("cannot continue: malformed cursor", field="cursor") from error
+        box = self._boxes.get(entry.text_id)
+        if box is None:
+            return [], None
+        self._settle(box, entry)
+        return box.page(limit, cursor)
+
+    async def wait(self, run: Exec) -> None:
+        """Return when the exec has ended; nothing happens to it if the caller goes away."""
+        if run.outcome is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            run.waiters.append(waiter)
+            await waiter
+
+    async def result(self, run: Exec) -> dict[str, Any]:
+        """Return what `schemas.Exec` describes: the exec and its output so far."""
+        log = await self._log_of(run)
+        answer = run.summary()
+        read = functools.partial(
+            results.collect, log.view(), self._limits.result_bytes, log.dropped, ended=run.outcome is not None
+        )
+        output = await self._store.read(log, read, inline_bytes=results.INLINE_BYTES)
+        answer["stdout"] = output.stdout
+        answer["stderr"] = output.stderr
+        answer["output"] = output.output
+        answer["stdout_truncated"] = output.stdout_truncated
+        answer["stderr_truncated"] = output.stderr_truncated
+        return answer
+
+    async def frames(self, run: Exec, *, cursor: int, wait: float, limit: int, encoding: results.Encoding) -> FramePage:
+        """Return frames from `cursor` on. Where there is none yet, wait for one, or the end, for `wait` seconds."""
+        log = await self._log_of(run)
+        waited = await _news(run, log, cursor, wait)
+        view, outcome = log.view(seal=True), run.outcome
+        start = max(cursor, log.oldest)
+        shown: list[results.ShownFrame] = []
+        if start < view.count:
+            read = functools.partial(results.page, view, start, limit, encoding)
+            shown = await self._store.read(log, read, inline_bytes=results.INLINE_BYTES)
+        first = shown[0].cursor if shown else start
+        dropped = log.position(first) - log.position(cursor)
+        next_cursor = shown[-1].cursor + 1 if shown else start
+        if outcome is not None and next_cursor == view.count and len(shown) < limit:
+            ms = int((run.completed_at or 0.0) * 1000)
+            shown.append(results.exit_frame(next_cursor, outcomes.encode(outcome), ms, encoding))
+            dropped += log.lost.total
+            next_cursor += 1
+        more = outcome is None or next_cursor <= view.count
+        return FramePage(shown, next_cursor, more, round(waited, 3), dropped)
+
+    async def signal(self, run: Exec, number: int, *, tree: bool) -> None:
+        """Send a signal. Raises `Conflict` when the exec has ended."""
+        ended = errors.Conflict("cannot signal: the exec has ended", kind="process", id=run.id)
+        if run.running is None:
+            raise ended
+        try:
+            await run.running.signal(number, tree=tree)
+        except errors.NotFound as error:
+            raise ended from error
+
+    # ---------------------------------------------------------------------------------- lives of sandboxes
+
+    def restore(self, known: Iterable[records.ExecRecord]) -> None:
+        """Take in what the journal knows; before any sandbox is adopted."""
+        for record in known:
+            try:
+                run = runs.restore(record)
+            except msgspec.ValidationError as error:
+                self._log.error("exec_unreadable", exec_id=record.exec_id, error=str(error))
+                continue
+            self._boxes.setdefault(record.sandbox_id, boxes.Box(None)).add(run)
+
+    async def adopt(self, entry: entries.Entry) -> None:
+        """Take over the execs of a live sandbox that an earlier worker started."""
+        box = self._box(entry)
+        for running in await self._sandbox(entry).execs():
+            await self._adopt_one(box, running)
+        for run in [run for run in box.running.values() if run.running is None]:
+            self._watch.end(box, run, contract.ExecExit())
+
+    async def _adopt_one(self, box: boxes.Box, running: contract.RunningExec) -> None:
+        try:
+            label = commands.decode(running.label)
+        except errors.InvalidRequest as error:
+            self._log.error("exec_unreadable", error=str(error))
+            await self._watch.abandon(running, kill=False)
+            return
+        run = box.get(label.exec_id) or _from_label(box, label)
+        if label.hidden or run.outcome is not None:
+            await self._watch.abandon(running, kill=label.hidden)
+            return
+        run.log = await self._store.recover(run)
+        told = outcomes.decode(run.log.exit) if run.log.exit is not None else None
+        if told is not None:
+            self._watch.attach_told(box, run, running, told, run.log.exit_ms)
+        else:
+            self._watch.attach(box, run, running)
+
+    async def end(self, entry: entries.Entry) -> None:
+        """End every exec of a sandbox that is dead; return when all of it is recorded."""
+        box = self._boxes.get(entry.text_id)
+        if box is None:
+            return
+        box.entry = entry
+        for run in list(box.running.values()):
+            ended = run.running.ended if run.running is not None else None
+            seen = ended.result() if ended is not None and ended.done() else contract.ExecExit()
+            self._watch.end(box, run, seen)
+        while box.running:
+            await self.wait(next(iter(box.running.values())))
+
+    async def forget(self, entry: entries.Entry) -> None:
+        """Drop records and logs of a sandbox that can no longer be read."""
+        box = self._boxes.pop(entry.text_id, None)
+        if box is not None:
+            await self._store.remove(box.everything())
+
+    async def sweep(self, known: Iterable[str]) -> int:
+        """Drop execs of sandboxes other than the `known` ids, and logs of nobody; return of how many. At start."""
+        for sandbox_id in self._boxes.keys() - set(known):
+            del self._boxes[sandbox_id]
+        names = {run.id for box in self._boxes.values() for run in box.everything()}
+        return await self._store.sweep(names.__contains__)
+
+    async def close(self) -> None:
+        """Stop watching. Commands go on where their sandboxes do; what they print waits in their pipes."""
+        self._closed = True
+        running = [run for box in self._boxes.values() for run in box.running.values()]
+        await asyncio.gather(*(self._watch.detach(run) for run in running))
+        await self._watch.close()
+        await self._store.close()
+
+    # ---------------------------------------------------------------------------------------------- parts
+
+    def _box(self, entry: entries.Entry) -> boxes.Box:
+        box = self._boxes.get(entry.text_id)
+        if box is None:
+            box = self._boxes[entry.text_id] = boxes.Box(entry)
+        box.entry = entry
+        return box
+
+    def _sandbox(self, entry: entries.Entry) -> contract.RunningSandbox:
+        if entry.running is None or self._closed:
+            raise errors.Conflict(f"cannot run a command: the sandbox is {entry.state.value}", state=entry.state.value)
+        return entry.running
+
+    def _settle(self, box: boxes.Box, entry: entries.Entry) -> None:
+        """Call lost what ran when an earlier worker died, in a sandbox that did not survive it."""
+        if box.entry is None:
+            box.entry = entry
+            for run in list(box.running.values()):
+                self._watch.end(box, run, contract.ExecExit())
+
+    async def _log_of(self, run: Exec) -> framelogs.FrameLog:
+        log = run.log
+        if log is None:  # it ended before this worker started
+            log = run.log = await self._store.recover(run)
+        return log
+
+
+def _label(run: Exec) -> bytes:
+    return commands.encode(
+        commands.Label(
+            v=commands.LABEL_VERSION,
+            exec_id=run.id,
+            command=run.command,
+            started_at=run.started_at,
+            runtime=run.runtime,
+            timeout_ms=run.timeout_ms,
+            hidden=run.hidden,
+        )
+    )
+
+
+def _from_label(box: boxes.Box, label: commands.Label) -> Exec:
+    return Exec(
+        label.exec_id,
+        box.entry.text_id if box.entry is not None else "",
+        label.command,
+        label.started_at,
+        runtime=label.runtime,
+        timeout_ms=label.timeout_ms,
+    )
+
+
+async def _news(run: Exec, log: framelogs.FrameLog, cursor: int, wait: float) -> float:
+    """Return when there is a frame at `cursor`, the end, or `wait` seconds have passed; and the seconds waited."""
+    loop = asyncio.get_running_loop()
+    began = now = loop.time()
+    while run.outcome is None and log.count <= cursor and now - began < wait:
+        watcher: asyncio.Future[None] = loop.create_future()
+        run.watchers.append(watcher)
+        timer = loop.call_later(wait - (now - began), _wake, watcher)
+        try:
+            await watcher
+        finally:
+            timer.cancel()
+            with contextlib.suppress(ValueError):
+                run.watchers.remove(watcher)
+        now = loop.time()
+    return now - began
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

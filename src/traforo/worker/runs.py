@@ -1,0 +1,136 @@
+"""One exec as the worker knows it: what was asked, how it goes, how it ended, and who waits for news of it.
+
+A record with identity that `traforo.worker.execs` alone changes. Small once it has ended, since thousands are
+remembered: neither argv nor environment is kept, only the command as it is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from traforo.domain import clocks, states
+from traforo.worker import framelogs, outcomes, pumps, records
+from traforo.worker.runtimes import contract
+
+
+@dataclass(slots=True, eq=False)
+class Exec:
+    """One exec. Compared by identity."""
+
+    id: str
+    sandbox_id: str
+    command: str | list[str]
+    """As its caller wrote it, cut to some length."""
+    started_at: float
+    """Unix seconds."""
+    runtime: str | None = None
+    """Language, where it runs code."""
+    timeout_ms: int | None = None
+    hidden: bool = False
+    """One of our own: in no list and in no journal."""
+    outcome: outcomes.Outcome | None = None
+    """None while it runs."""
+    completed_at: float | None = None
+    """Unix seconds; None while it runs. Of a lost one, when the loss was noticed."""
+    duration_ms: float | None = None
+    """None while it runs, and where nobody saw its end."""
+    log: framelogs.FrameLog | None = None
+    """None after a restart until somebody reads it."""
+    running: contract.RunningExec | None = None
+    """Handle of the runtime; None when it has ended."""
+    pump: pumps.Pump | None = None
+    began: float = 0.0
+    """Monotonic seconds of the start; 0 after a restart."""
+    killing: asyncio.Task[None] | None = None
+    """The kill of its tree, begun when its deadline passed."""
+    ending: bool = False
+    """Its end was seen and is being recorded."""
+    deadline: asyncio.TimerHandle | None = None
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    """Who waits for the end."""
+    watchers: list[asyncio.Future[None]] = field(default_factory=list)
+    """Who waits for output or the end."""
+
+    @property
+    def status(self) -> states.ExecStatus:
+        """Word of the API."""
+        return states.ExecStatus.RUNNING if self.outcome is None else states.ExecStatus.EXITED
+
+    def notify(self) -> None:
+        """Wake those who wait for output."""
+        if self.watchers:
+            waking, self.watchers = self.watchers, []
+            for future in waking:
+                if not future.done():
+                    future.set_result(None)
+
+    def finish(self) -> None:
+        """Wake everybody."""
+        self.notify()
+        waking, self.waiters = self.waiters, []
+        for future in waking:
+            if not future.done():
+                future.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Tell everybody who waits that there will be no news."""
+        for future in [*self.waiters, *self.watchers]:
+            if not future.done():
+                future.set_exception(error)
+        self.waiters, self.watchers = [], []
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `schemas.ExecSummary` describes."""
+        outcome = self.outcome
+        return {
+            "exec_id": self.id,
+            "sandbox_id": self.sandbox_id,
+            "command": self.command,
+            "runtime": self.runtime,
+            "status": self.status,
+            "end": outcome.end if outcome else None,
+            "exit_code": outcome.exit_code if outcome else None,
+            "signal": outcome.signal if outcome else None,
+            "duration_ms": self.duration_ms,
+            "started_at": clocks.rfc3339(self.started_at),
+            "completed_at": None if self.completed_at is None else clocks.rfc3339(self.completed_at),
+        }
+
+    def record(self) -> records.ExecRecord:
+        """Return what the journal keeps."""
+        facts: dict[str, Any] = {"command": self.command, "duration_ms": self.duration_ms}
+        if self.runtime is not None:
+            facts["runtime"] = self.runtime
+        if self.timeout_ms is not None:
+            facts["timeout_ms"] = self.timeout_ms
+        if self.outcome is not None:
+            facts["outcome"] = msgspec.to_builtins(self.outcome)
+        return records.ExecRecord(
+            exec_id=self.id,
+            sandbox_id=self.sandbox_id,
+            status=self.status,
+            started_at=self.started_at,
+            ended_at=self.completed_at,
+            facts=facts,
+        )
+
+
+def restore(record: records.ExecRecord) -> Exec:
+    """Return an exec from the journal. Raises `msgspec.ValidationError` for facts that are none of ours."""
+    facts = record.facts
+    outcome = facts.get("outcome")
+    return Exec(
+        record.exec_id,
+        record.sandbox_id,
+        msgspec.convert(facts.get("command", ""), str | list[str]),
+        record.started_at,
+        runtime=msgspec.convert(facts.get("runtime"), str | None),
+        timeout_ms=msgspec.convert(facts.get("timeout_ms"), int | None),
+        outcome=None if outcome is None else msgspec.convert(outcome, outcomes.Outcome),
+        completed_at=record.ended_at,
+        duration_ms=msgspec.convert(facts.get("duration_ms"), float | None),
+    )

@@ -1,0 +1,256 @@
+"""The sandboxes of this worker, from adoption at start to the last kill: whoever wants something of one asks here.
+
+It speaks no HTTP and checks no credential. The pure parts decide (table of states, ledger, leases, roster), `starts`
+and `ends` act; this puts them together, keeps the clock and stops in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping
+
+from traforo.domain import clocks, errors, ids, states
+from traforo.settings import worker as settings_worker
+from traforo.telemetry import logs
+from traforo.worker import (
+    admissions,
+    adoptions,
+    alarms,
+    ends,
+    entries,
+    gauges,
+    holdings,
+    journalfiles,
+    journals,
+    labels,
+    leases,
+    repeats,
+    rosters,
+    starts,
+    tasks,
+)
+from traforo.worker.runtimes import contract
+
+Entry = entries.Entry
+Creation = starts.Creation
+
+_LEASED = frozenset({states.SandboxState.RUNNING, states.SandboxState.PAUSED})
+
+
+class Supervisor:
+    """All sandboxes of one worker. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: settings_worker.WorkerSettings,
+        ledger: admissions.Ledger,
+        runtimes: Mapping[str, contract.Runtime],
+        images: holdings.Images,
+        execs: holdings.Execs,
+        journal: journals.Journal,
+        gauges: gauges.Gauges,
+        clock: clocks.Clock,
+    ) -> None:
+        retention = settings.ended_retention_seconds
+        self._books = books = holdings.Holdings(
+            worker=ids.worker_hash(settings.hostname),
+            ledger=ledger,
+            roster=rosters.Roster(retention=retention),
+            expiries=leases.Deadlines(),
+            unproven=leases.Deadlines(),
+            repeats=repeats.Repeats(),
+            tasks=tasks.Tasks(),
+            runtimes=runtimes,
+            images=images,
+            execs=execs,
+            journal=journal,
+            gauges=gauges,
+            clock=clock,
+        )
+        self.roster = books.roster
+        self.ledger = ledger
+        self.cordoned = False
+        """Whether creates are refused."""
+        self._strangers = 0
+        self._settings = settings
+        self._alarm = alarms.Alarm(clock, self.tick)
+        self._ends = ends.Ends(books, self._alarm.arm, retention=retention)
+        self._starts = starts.Starts(books, starts.Hooks(self._leased, self._ends.died, self._ends.retire))
+        self._log = logs.get(__name__)
+
+    @property
+    def virtualizations(self) -> list[str]:
+        """What this worker can isolate with."""
+        return sorted(self._books.runtimes)
+
+    def images(self) -> list[str]:
+        """Return the images that live sandboxes were made from."""
+        return sorted({entry.spec.image for entry in self.roster if entry.live})
+
+    def image_sources(self) -> list[str] | None:
+        """Return the directories that live sandboxes have mounted; None where that is not known of each of them."""
+        live = [entry for entry in self.roster if entry.live]
+        if self._strangers or not all(entry.rootfs.lowers for entry in live):
+            return None
+        return sorted({lower.source for entry in live for lower in entry.rootfs.lowers})
+
+    async def start(self, left: journalfiles.Contents) -> dict[str, float]:
+        """Start the runtimes and take over what an earlier worker left; `left` is its journal.
+
+        Returns the tokens that must not work again, as `jti` to Unix seconds. Raises `StartFailed`.
+        """
+        adoption = contract.Adoption([], [])
+        for runtime in self._books.runtimes.values():
+            more = await runtime.start()
+            adoption = contract.Adoption([*adoption.live, *more.live], [*adoption.dead, *more.dead])
+        plan = adoptions.plan(adoption, left.sandboxes, self._books.clock.now())
+        for ended in plan.ended:
+            self._ends.known(ended)
+        for found in plan.live:
+            await self._adopt(found)
+        self._strangers = len(plan.unreadable)
+        for sandbox_id in plan.unreadable:
+            self._log.error("sandbox_unreadable", sandbox_id=sandbox_id, effect="it runs on until its deadline")
+        for sandbox_id in plan.nameless:
+            self._log.error("dead_sandbox_unreadable", sandbox_id=sandbox_id)
+            for name in self._books.runtimes:
+                self._ends.forgettable(name, sandbox_id)
+        self._books.gauges.refresh(self.ledger)
+        self._log.info("adopted", live=len(plan.live), ended=len(plan.ended), unreadable=len(plan.unreadable))
+        return adoptions.used_tokens(dict(left.tokens), plan.live)
+
+    async def _adopt(self, found: adoptions.Found) -> None:
+        books, entry = self._books, found.entry
+        if not found.image_known:
+            try:
+                entry.rootfs = await books.images.resolve(entry.spec.image)
+            except errors.TraforoError as error:
+                self._log.warning("image_unknown", sandbox_id=entry.text_id, image=entry.spec.image, error=str(error))
+        self.ledger.restore(entry.text_id, admissions.demand(entry.spec.resources))
+        self.roster.add(entry)
+        self._leased(entry)
+        if entry.repeat_key is not None and entry.repeat_fingerprint is not None:
+            result: asyncio.Future[entries.Entry] = asyncio.get_running_loop().create_future()
+            result.set_result(entry)
+            repeat = repeats.Repeat(entry.repeat_key, entry.repeat_fingerprint)
+            books.repeats.put(entry.owner, repeat, result, entry.created_at)
+        await books.execs.adopt(entry)
+        found.running.ended.add_done_callback(functools.partial(self._ends.died, entry))
+        books.journal.put_sandbox(holdings.record(entry))
+
+    async def create(self, creation: starts.Creation) -> entries.Entry:
+        """Make a sandbox and return it when a first command can start, or the one a repeated request made before.
+
+        Goes on without its caller. Raises `WorkerUnavailable`, `NoCapacity` (both before any side effect),
+        `InvalidRequest`, `NotFound` (image), `StartFailed`, `Unauthenticated` (the token is used up), `Conflict` (the
+        key came with another request), `TooLarge`.
+        """
+        if creation.repeat is None:
+            return await self._create(creation)
+        books, now = self._books, self._books.clock.now()
+        known = books.repeats.find(creation.owner, creation.repeat, now)
+        if known is None:
+            known = books.tasks.spawn(self._create(creation))
+            books.repeats.put(creation.owner, creation.repeat, known, now)
+        return await asyncio.shield(known)
+
+    async def _create(self, creation: starts.Creation) -> entries.Entry:
+        if self._books.journal.full:
+            await self._books.journal.room()
+        if self.cordoned:
+            raise errors.WorkerUnavailable("cannot create: this worker is stopping")
+        entry = self._starts.admit(creation)
+        entry.starting = self._books.tasks.spawn(self._starts.start(entry, creation.accepted_at))
+        await asyncio.shield(entry.starting)
+        return entry
+
+    def get(self, sandbox_id: ids.SandboxId) -> entries.Entry:
+        """Return a sandbox, live or ended. Ownership is the caller's to check. Raises `NotFound`."""
+        entry = self.roster.get(str(sandbox_id))
+        if entry is None:
+            raise errors.NotFound(f"no sandbox {sandbox_id}", kind="sandbox", id=str(sandbox_id))
+        return entry
+
+    async def renew(self, entry: entries.Entry, ttl_seconds: float) -> float:
+        """Let the lease of a running sandbox end in `ttl_seconds` from now; return that time in Unix seconds.
+
+        When it returns, the new end would survive this process. Raises `Conflict`, `InvalidRequest`.
+        """
+        seconds = leases.ttl(ttl_seconds, default=self._settings.default_ttl, most=self._settings.max_ttl)
+        return await self._books.tasks.shielded(self._renew(entry, seconds))
+
+    async def _renew(self, entry: entries.Entry, seconds: float) -> float:
+        if entry.renewing is None:
+            entry.renewing = asyncio.Lock()
+        async with entry.renewing:
+            running = _leasable(entry)
+            expires_at = self._books.clock.now() + seconds
+            try:
+                await running.update(label=labels.encode(entry, expires_at=expires_at), deadline=expires_at)
+            except (errors.Lost, errors.NotFound) as error:
+                raise errors.Conflict("cannot renew the lease: the sandbox has just ended") from error
+            _leasable(entry)
+            entry.expires_at = expires_at
+            self._leased(entry)
+            self._books.journal.put_sandbox(holdings.record(entry))
+            return expires_at
+
+    async def stop(self, entry: entries.Entry, reason: states.EndReason) -> None:
+        """Return when the sandbox is dead, whoever else wants it dead as well. Idempotent."""
+        await self._ends.stop(entry, reason)
+
+    def tick(self) -> None:
+        """Do what is due: expire leases, forget what could be read for long enough. Cheap when nothing is."""
+        books = self._books
+        now = books.clock.now()
+        for text_id in books.expiries.pop(now):
+            entry = self.roster.get(text_id)
+            if entry is not None and entry.live:
+                books.tasks.spawn(self._expire(entry))
+        for text_id in books.unproven.pop(now):
+            self.ledger.release(text_id)
+            books.gauges.refresh(self.ledger)
+        for entry in self.roster.prune(now):
+            self._ends.drop(entry)
+        if len(self.roster) or len(books.unproven):
+            self._alarm.arm(books.expiries.next())
+
+    async def _expire(self, entry: entries.Entry) -> None:
+        await self.stop(entry, states.EndReason.EXPIRED)
+        self._log.info("sandbox_expired", sandbox_id=entry.text_id)
+
+    def _leased(self, entry: entries.Entry) -> None:
+        self._books.expiries.set(entry.text_id, entry.expires_at)
+        self._alarm.arm(entry.expires_at)
+
+    def cordon(self) -> None:
+        """Take no more creates; what lives goes on."""
+        self.cordoned = True
+
+    async def close(self, *, keep: bool) -> None:
+        """Stop for good: end every sandbox, or with `keep` leave them to the next worker. The journal is flushed."""
+        self.cordon()
+        starting = [entry.starting for entry in self.roster if entry.starting and not entry.starting.done()]
+        if starting:
+            await asyncio.wait(starting)
+        if not keep:
+            stops = [self.stop(entry, states.EndReason.WORKER_STOPPED) for entry in self.roster if entry.live]
+            for result in await asyncio.gather(*stops, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    self._log.error("sandbox_stop_failed", error=repr(result))
+        self._alarm.cancel()
+        await self._books.tasks.drain()
+        await self._books.execs.close()
+        await self._books.journal.flush()
+        await self._books.tasks.drain()  # the runtimes forget what the journal now has
+        for runtime in self._books.runtimes.values():
+            await runtime.close(keep=keep)
+
+
+def _leasable(entry: entries.Entry) -> contract.RunningSandbox:
+    """Return the handle of a sandbox whose lease can be renewed. Raises `Conflict`."""
+    if entry.running is None or entry.state not in _LEASED:
+        raise errors.Conflict(f"cannot renew the lease: the sandbox is {entry.state.value}", state=entry.state.value)
+    return entry.running
