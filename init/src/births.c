@@ -395,10 +395,14 @@ static int make_cgroups(const struct birth *birth, struct cgroups *made, struct 
 		fd = open(path, (cgroup->kind == CGROUP_V1 ? O_WRONLY : O_RDONLY | O_DIRECTORY) | O_CLOEXEC);
 		if (fd < 0)
 			return err_set(e, errno, "cgroup", "cannot open '%s'", path);
-		if (cgroup->kind == CGROUP_V1)
+		if (cgroup->kind == CGROUP_V1) {
 			inheritance->tasks[inheritance->task_count++] = fd;
-		else
+		} else if (inheritance->cgroup < 0) {
 			inheritance->cgroup = fd;
+		} else {
+			close(fd);
+			return err_set(e, EINVAL, "cgroup", "a second v2 cgroup at '%s'", cgroup->path);
+		}
 	}
 	return 0;
 }

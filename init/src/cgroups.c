@@ -56,18 +56,18 @@ static int write_settings(const struct cgroup *cgroup, int dir, struct msg_reade
 		struct msg_reader inner;
 		struct msg_field part;
 		const char *name = NULL, *value = NULL;
-		int code;
+		int code, more;
 
 		if (field.tag != T_SETTING)
 			continue;
 		inner = msg_nested(&field);
-		while (msg_next(&inner, &part) > 0) {
+		while ((more = msg_next(&inner, &part)) > 0) {
 			if (part.tag == T_NAME)
 				name = msg_string(&part);
 			else if (part.tag == T_VALUE)
 				value = msg_string(&part);
 		}
-		if (!name || !value || strchr(name, '/'))
+		if (more < 0 || !name || !value || strchr(name, '/'))
 			return err_set(e, EBADMSG, "cgroup", "malformed setting");
 		code = write_setting(dir, name, value);
 		if (code)

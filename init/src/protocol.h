@@ -34,7 +34,7 @@ enum message_type {
 	M_EXEC_ATTACH = 18,  /* number -> OK [stdout stderr stdin?] */
 	M_EXEC_RELEASE = 19, /* number -> OK */
 	M_SIGNAL = 20,       /* number signal tree -> OK */
-	M_OPEN = 21,         /* path flags mode user -> OK stat [file] */
+	M_OPEN = 21,         /* path flags mode user -> OK [file] */
 	M_STAT = 22,         /* path user follow -> OK stat */
 	M_MKDIR = 23,        /* path mode parents user -> OK created */
 	M_REMOVE = 24,       /* path recursive user -> OK */
