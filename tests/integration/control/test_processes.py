@@ -242,6 +242,18 @@ def client_token() -> str:
     return jwt.encode({"alg": "HS256"}, claims, jwk.OctKey.import_key(SECRET.encode()))
 
 
+async def test_used_token_stays_used_in_the_next_process(tmp_path: Path) -> None:
+    """A registration that was overheard cannot be replayed after a restart."""
+    authority = tokens.Authority(settings(tmp_path, SECRET).auth, clocks.SystemClock())
+    headers = {"authorization": f"Bearer {authority.sign_internal('w1')}"}
+    statuses = []
+    for _ in range(2):
+        async with running(tmp_path, SECRET) as http:
+            answer = await http.put("/internal/workers/w1/registration", json=REGISTRATION, headers=headers)
+            statuses.append(answer.status_code)
+    assert statuses == [200, 401]
+
+
 async def test_list_asks_over_the_network(tmp_path: Path) -> None:
     """One worker answers, one refuses the connection: the page says whose sandboxes may be missing."""
     asked: list[dict[bytes, bytes]] = []

@@ -176,6 +176,17 @@ async def test_failed_write_is_told_and_tried_again(registrar: registrars.Regist
     assert list(await store.used_tokens(0.0)) == [contract.UsedToken("t1", 5000.0)]
 
 
+async def test_failed_heartbeats_are_tried_again(registrar: registrars.Registrar, store: Store) -> None:
+    await registrar.register(WORKER, 0)
+    await registrar.register(WORKER, 4)
+    store.failing = True
+    with pytest.raises(errors.Internal):
+        await registrar.write()
+    store.failing = False
+    await registrar.write()
+    assert [member.lease.live_sandboxes for member in await store.members()] == [4]
+
+
 async def test_cancelled_write_is_tried_again(registrar: registrars.Registrar, store: Store) -> None:
     store.open.clear()
     task = asyncio.ensure_future(registrar.register(WORKER, 0))

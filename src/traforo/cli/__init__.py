@@ -1,0 +1,141 @@
+"""The command line: `traforo`, one command a module, and how each of them fails.
+
+Only the command that was asked for is imported, so `traforo --help` is quick and a client needs nothing of the server.
+Data goes to stdout and all else to stderr. Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `run`
+and `exec` exit as the command in the sandbox did.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cyclopts
+
+import traforo
+from traforo.cli import printers
+
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""As a shell reports SIGPIPE: whoever read the output has gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: the function of its name in the module of its name."""
+
+    name: str
+    group: cyclopts.Group
+    summary: str
+    """First line of its help, here so that the list of commands needs no module."""
+
+
+SANDBOXES = cyclopts.Group("Sandboxes", sort_key=1)
+SERVERS = cyclopts.Group("Servers", sort_key=2)
+OTHER = cyclopts.Group("This installation", sort_key=3)
+COMMANDS = (
+    Command("up", SERVERS, "Run a control plane and a worker on this machine."),
+    Command("control", SERVERS, "Run a control plane."),
+    Command("worker", SERVERS, "Run a worker."),
+    Command("run", SANDBOXES, "Run a command in a new sandbox, and delete the sandbox."),
+    Command("create", SANDBOXES, "Create a sandbox and print its id."),
+    Command("list", SANDBOXES, "List your sandboxes, newest first."),
+    Command("get", SANDBOXES, "Show one sandbox."),
+    Command("exec", SANDBOXES, "Run a command in a sandbox."),
+    Command("cp", SANDBOXES, "Copy files and directories into a sandbox or out of it."),
+    Command("delete", SANDBOXES, "Delete sandboxes."),
+    Command("doctor", OTHER, "Say what this machine can run, and what it lacks."),
+    Command("bench", OTHER, "Measure, in a checkout of the repository."),
+    Command("version", OTHER, "Print the version."),
+)
+
+
+def build(wanted: str | None = None) -> cyclopts.App:
+    """Return the application; the command `wanted` is loaded, the others are known by name and summary."""
+    app = cyclopts.App(
+        name="traforo",
+        help="Sandboxes that start cold as quickly as others start warm.",
+        help_epilogue="`traforo COMMAND --help` tells more. TRAFORO_URL names the server, TRAFORO_TOKEN holds a token.",
+        version=traforo.__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
+    for command in COMMANDS:
+        home = f"traforo.cli.commands.{command.name}"
+        if command.name == wanted:
+            function = getattr(importlib.import_module(home), command.name)
+            app.command(function, name=command.name, group=command.group, help=description(function))
+        else:
+            path = f"{home}:{command.name}"
+            app.command(path, name=command.name, help=command.summary, group=command.group)
+    return app
+
+
+def description(function: Callable[..., object]) -> str:
+    """Return what a command's docstring says above its arguments, one line for each paragraph."""
+    text = inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:")[0]
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would meet the closed pipe once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(arguments: list[str]) -> int:
+    from traforo.domain.errors import TraforoError as ServerError
+    from traforo.sdk.errors import TraforoError as ClientError
+
+    try:
+        app = build(arguments[0] if arguments else None)
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except cyclopts.CycloptsError as error:
+        known = arguments and arguments[0] in {command.name for command in COMMANDS}
+        printers.error(str(error), f"see `traforo {arguments[0]} --help`" if known else "see `traforo --help`")
+        return USAGE
+    except printers.UsageError as error:
+        printers.error(str(error), error.hint)
+        return USAGE
+    except ClientError as error:
+        printers.error(_with_request(error.message, error.request_id, error.status), error.hint)
+        return 1
+    except ServerError as error:
+        printers.error(error.message, error.hint)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "traforo":
+            raise
+        printers.error(f"this command needs {error.name!r}", "install the server: pip install 'traforo[server]'")
+        return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        printers.error(_system(error))
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _with_request(message: str, request_id: str | None, status: int | None) -> str:
+    from http import HTTPStatus
+
+    defect = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return f"{message} (request {request_id})" if request_id and defect else message
+
+
+def _system(error: OSError) -> str:
+    where = f" {error.filename!r}" if error.filename is not None else ""
+    return f"cannot use{where}: {(error.strerror or str(error)).lower()}" if where else str(error)

@@ -1,0 +1,36 @@
+"""`traforo cp`."""
+
+from __future__ import annotations
+
+from traforo.cli import copies, options, printers
+
+
+def cp(source: options.Words, target: options.Words, /, *, user: str | None = None, url: options.Url = None) -> None:
+    """Copy files and directories into a sandbox or out of it.
+
+    One side is `ID:/path`, the other a local path: `traforo cp data.csv $ID:/work/data.csv`, `traforo cp $ID:/out .`.
+    A target that is a directory gets the source below its own name. `-` is stdin or stdout. Links are left out.
+
+    Args:
+        source: What to copy.
+        target: Where to.
+        user: Whose rights count in the sandbox, a name or a number [default: the image's].
+        url: URL of the server.
+    """
+    from traforo.sdk import Client, Sandbox
+
+    here, there = copies.place(source), copies.place(target)
+    if (here.sandbox_id is None) == (there.sandbox_id is None):
+        raise printers.UsageError(
+            "exactly one side of a copy is in a sandbox",
+            "write `traforo cp FILE ID:/path` or `traforo cp ID:/path FILE`",
+        )
+    with Client(url) as client:
+        files = Sandbox.connect(here.sandbox_id or there.sandbox_id or "", client=client).files
+        try:
+            if here.sandbox_id is None:
+                copies.upload(files, here.path, there.path, user=user)
+            else:
+                copies.download(files, here.path, there.path, user=user)
+        except ValueError as error:
+            raise OSError(str(error)) from error

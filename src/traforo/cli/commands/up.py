@@ -1,0 +1,196 @@
+"""`traforo up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from traforo.cli import children, printers, probes
+from traforo.settings import control as control_settings
+from traforo.settings import places, sources
+from traforo.settings import worker as worker_settings
+
+STOP_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_TRY = """try:
+  curl -sL {control}/sandboxes -d '{{"image": "host"}}'
+  curl -s {worker}/sandboxes/$ID/exec -d '{{"command": "echo hello", "wait": true}}'
+  curl -s -X DELETE {worker}/sandboxes/$ID
+or:
+  {url}traforo run -- python3 -c 'print("hello")'"""
+
+Fields = Annotated[dict[str, str] | None, Parameter(negative="")]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is going to run."""
+
+    control_url: str
+    worker_url: str
+    hostname: str
+    logs: Path
+    control: Sequence[str]
+    """Arguments of `traforo control`."""
+    worker: Sequence[str]
+
+
+def up(
+    *,
+    control_port: int = 8080,
+    worker_port: int = 8081,
+    free_ports: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    state_dir: Path | None = None,
+    control_file: Path | None = None,
+    worker_file: Path | None = None,
+    control: Fields = None,
+    worker: Fields = None,
+    ready_file: Path | None = None,
+    start_timeout: float = 60.0,
+) -> int:
+    """Run a control plane and a worker on this machine.
+
+    Both listen on 127.0.0.1 and need no configuration. Ctrl-C stops them, and with them every sandbox. As root or as
+    anyone else: the worker says what it lacks, and so does `traforo doctor`.
+
+    Args:
+        control_port: Port of the control plane.
+        worker_port: Port of the worker.
+        free_ports: Take ports that nobody uses instead.
+        state_dir: Directory for all that is kept, logs included [default: that of each process].
+        control_file: YAML file of settings for the control plane.
+        worker_file: YAML file of settings for the worker.
+        control: Any flag of `traforo control`, such as `--control.log-level debug`.
+        worker: Any flag of `traforo worker`, such as `--worker.max-live-sandboxes 64`.
+        ready_file: File to write JSON to when both are ready: `{control_url, worker_url, pids}`.
+        start_timeout: Seconds that the start may take.
+    """
+    ports = probes.free_ports("127.0.0.1", 2) if free_ports else [control_port, worker_port]
+    plan = _plan((ports[0], ports[1]), state_dir, (control_file, worker_file), (control or {}, worker or {}))
+    stopping = children.StopSignals()
+    running: list[children.Child] = []
+    with stopping.installed():
+        try:
+            if _start(plan, running, stopping, time.monotonic() + start_timeout):
+                _announce(plan, running, ready_file)
+                stopping.wait(running, None)
+                while not stopping.count and all(child.process.poll() is None for child in running):
+                    stopping.wait(running, None)
+            failed = None if stopping.count else next(c for c in running if c.process.poll() is not None)
+            printers.note("stopping")
+        finally:
+            clean = children.stop(running, STOP_SECONDS, stopping)
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
+    if failed is not None:
+        printers.error(failed.ended())
+        _print_last_words([failed])
+        return 1
+    for child in [] if clean else running:
+        if child.process.returncode != 0:
+            printers.error(f"while stopping, {child.ended()}")
+            _print_last_words([child])
+    return 0 if clean else 1
+
+
+def _plan(
+    ports: tuple[int, int],
+    state_dir: Path | None,
+    files: tuple[Path | None, Path | None],
+    given: tuple[dict[str, str], dict[str, str]],
+) -> Plan:
+    logs = state_dir.absolute() / "logs" if state_dir else places.state_dir("logs", os.environ, os.geteuid())
+    common = [_flags(name, port, state_dir, logs) for name, port in zip(("control", "worker"), ports, strict=True)]
+    if state_dir is not None:
+        common[1]["run-dir"] = str(state_dir.absolute() / "run")
+    control_flags = {**common[0], **given[0]}
+    settings = _loaded(control_settings.ControlSettings, control_flags, files[0])
+    worker_flags = {**common[1], "control-url": settings.base_url, **given[1]}
+    served = _loaded(worker_settings.WorkerSettings, worker_flags, files[1])
+    return Plan(
+        control_url=settings.base_url,
+        worker_url=served.base_url,
+        hostname=served.hostname,
+        logs=logs,
+        control=_arguments(control_flags, files[0]),
+        worker=_arguments(worker_flags, files[1]),
+    )
+
+
+def _flags(name: str, port: int, state_dir: Path | None, logs: Path) -> dict[str, str]:
+    found = {"listen": f"127.0.0.1:{port}", "log-file": str(logs / f"{name}.log")}
+    return found if state_dir is None else {**found, "state-dir": str(state_dir.absolute() / name)}
+
+
+def _loaded(kind: type[sources.Settings], flags: dict[str, str], file: Path | None) -> sources.Settings:
+    """Load settings as the process itself will, so that a mistake in them is told before anything starts."""
+    names = {leaf.key.replace(".", "-"): leaf.name for leaf in sources.leaves(kind)}
+    return sources.load(kind, {names.get(flag, flag): value for flag, value in flags.items()}, file, os.environ)
+
+
+def _arguments(flags: dict[str, str], file: Path | None) -> list[str]:
+    arguments = [] if file is None else [f"--file={file.absolute()}"]
+    return [*arguments, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def _start(plan: Plan, running: list[children.Child], stopping: children.StopSignals, deadline: float) -> bool:
+    """Start both, one after the other so that the worker finds where to register, and wait until they know each other.
+
+    Returns False when a stop was asked for or one of them ended. Raises TimeoutError.
+    """
+
+    def reached(done: Callable[[], bool], problem: str) -> bool:
+        while not done():
+            if stopping.count or any(child.process.poll() is not None for child in running):
+                return False
+            if time.monotonic() > deadline:
+                _print_last_words(running)
+                raise TimeoutError(f"cannot start: {problem} in time")
+            stopping.wait(running, _POLL_SECONDS)
+        return True
+
+    running.append(children.start("control", plan.control, plan.logs))
+    if not reached(lambda: probes.healthy(plan.control_url), "the control plane does not answer"):
+        return False
+    running.append(children.start("worker", plan.worker, plan.logs))
+    return reached(lambda: probes.healthy(plan.worker_url), "the worker does not answer") and reached(
+        lambda: probes.registered(plan.control_url, plan.hostname), "the worker is not registered"
+    )
+
+
+def _announce(plan: Plan, running: Sequence[children.Child], ready_file: Path | None) -> None:
+    print(f"control plane  {plan.control_url}   (docs: {plan.control_url}/docs)")
+    print(f"worker         {plan.worker_url}")
+    print(f"logs           {plan.logs}")
+    url = "" if plan.control_url == "http://127.0.0.1:8080" else f"TRAFORO_URL={plan.control_url} "
+    print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url))
+    sys.stdout.flush()
+    if ready_file is not None:
+        facts = {
+            "control_url": plan.control_url,
+            "worker_url": plan.worker_url,
+            "pids": {"up": os.getpid(), **{child.name: child.process.pid for child in running}},
+        }
+        _write_whole(ready_file, json.dumps(facts) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that nobody can read half of."""
+    with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def _print_last_words(failed: Sequence[children.Child]) -> None:
+    for child in failed:
+        for line in child.last_words().splitlines():
+            print(f"  {child.name}: {printers.shown(line)}", file=sys.stderr)

@@ -1,0 +1,101 @@
+"""Options that several commands share, and how their values become arguments of the SDK."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from traforo.cli import printers
+
+Url = Annotated[str | None, Parameter(help="URL of the server [default: TRAFORO_URL, else http://127.0.0.1:8080].")]
+Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON.")]
+SandboxId = Annotated[str, Parameter(help="Id of the sandbox, in either spelling.")]
+Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
+Env = Annotated[
+    Sequence[str],
+    Parameter(
+        name=["--env", "-e"],
+        negative="",
+        show_default=False,
+        help="`NAME=value`, or `NAME` for its value here. Can be repeated.",
+    ),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a new sandbox is made of. Whatever is not given is left to the server."""
+
+    image: str | None = None
+    """Image reference [default: host, the worker's own file system below a private layer]."""
+    cpu: float | None = None
+    """Processors, 0.01 and up [default: 1]."""
+    memory_mib: int | None = None
+    """MiB of memory."""
+    disk_mib: int | None = None
+    """MiB of the writable layer."""
+    disk_kind: Literal["tmpfs", "disk"] | None = None
+    """Where the writable layer lives: in memory, or on the worker's disk [default: tmpfs]."""
+    pids: int | None = None
+    """Most processes and threads at once."""
+    virtualization: str | None = None
+    """Kind of isolation [default: container]."""
+    hardware_sku: str | None = None
+    """Kind of machine."""
+    name: str | None = None
+    """A name for people."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of `Sandbox.create`."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a command starts in a sandbox."""
+
+    cwd: str | None = None
+    """Directory to start in [default: the user's home]."""
+    user: str | None = None
+    """User, a name or a number [default: the image's]."""
+    timeout: float | None = None
+    """Seconds after which the command and all it started are killed; the exit code is 124 then."""
+
+
+def variables(given: Sequence[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment that `--env` options describe."""
+    here = os.environ if environ is None else environ
+    found = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not name:
+            raise printers.UsageError(f"cannot use --env {item!r}: it names no variable", "write NAME=value")
+        if equals:
+            found[name] = value
+        elif name in here:
+            found[name] = here[name]
+    return found
+
+
+def labels(given: Sequence[str]) -> dict[str, str]:
+    """Return the metadata that `--metadata` options describe."""
+    found = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise printers.UsageError(f"cannot use --metadata {item!r}", "write NAME=value")
+        found[name] = value
+    return found
+
+
+def required(command: tuple[str, ...], example: str) -> tuple[str, ...]:
+    """Return the command after `--`, which has to be there."""
+    if not command:
+        raise printers.UsageError("no command to run", f"write `{example}`")
+    return command

@@ -1,0 +1,192 @@
+"""The connection to one server: requests, redirects, credentials. It knows no sandboxes, only where requests go.
+
+A request is sent again by itself only where that cannot do anything twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from traforo.sdk import answers, errors, requests, results, transports
+from traforo.sdk._async import edges
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds to wait for an answer that itself waits for nothing."""
+_REDIRECTS = frozenset({307, 308})
+
+
+class AsyncClient:
+    """One server and a pool of connections to it and its workers, shared by any number of sandboxes.
+
+    Args:
+        url: Of the control plane, or of a worker; default TRAFORO_URL, else `http://127.0.0.1:8080`.
+        token: A JWT, or a function that mints one for each request (a server in `prod` mode takes a token for one
+            create); default TRAFORO_TOKEN, else none.
+        timeout: Seconds to wait for an answer, commands that are waited for apart.
+        http: An HTTP client of your own, with proxies or certificates for instance. It stays yours to close.
+
+    Example:
+        ```python
+        async with AsyncClient() as client:
+            async with await AsyncSandbox.create(client=client) as sandbox:
+                print((await sandbox.exec("echo one")).stdout)
+            async with await AsyncSandbox.create(client=client) as sandbox:
+                print((await sandbox.exec("echo two")).stdout)
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: edges.TokenSource = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        http: httpx2.AsyncClient | None = None,
+    ) -> None:
+        self.url = requests.base_url(url, os.environ)
+        """The server's URL, without a slash at the end."""
+        self._token = token if token is not None else os.environ.get("TRAFORO_TOKEN")
+        self._timeout = timeout
+        self._http = http
+        self._owned = http is None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections. A later request opens new ones."""
+        if self._owned and self._http is not None:
+            http, self._http = self._http, None
+            await http.aclose()
+
+    async def create(self, body: Mapping[str, Any]) -> results.Created:
+        """Create a sandbox: ask the server, and go where it sends the request."""
+        url = f"{self.url}/sandboxes"
+        token = await edges.minted(self._token)
+        headers = {"Idempotency-Key": uuid.uuid4().hex}  # a worker makes one sandbox of it, however often it is asked
+        for _ in range(requests.MAX_REDIRECTS + 1):
+            # The placement in the URL is the worker's credential; the token stays with the server it was given for.
+            own = token if requests.same_origin(url, self.url) else None
+            response = await self.call("POST", url, token=own, body=body, headers=headers, repeat=True)
+            if response.status_code not in _REDIRECTS:
+                return answers.created(answers.document(response.content), requests.origin(url))
+            url = requests.redirected(url, response.headers.get("location"))
+        raise errors.BadAnswer(f"cannot create a sandbox: redirected more than {requests.MAX_REDIRECTS} times")
+
+    async def locate(self, sandbox_id: str, token: str | None) -> tuple[requests.Place, results.SandboxInfo]:
+        """Find out which worker has a sandbox. `token` is the sandbox's own, if there is one."""
+        url = f"{self.url}/sandboxes/{requests.checked_id(sandbox_id)}"
+        credential = token or await edges.minted(self._token)
+        for _ in range(requests.MAX_REDIRECTS + 1):
+            response = await self.call("GET", url, token=credential, repeat=True)
+            if response.status_code not in _REDIRECTS:
+                info = answers.sandbox(answers.document(response.content))
+                return requests.sandbox_place(requests.origin(url), info.sandbox_id, token), info
+            url = requests.redirected(url, response.headers.get("location"))
+        raise errors.BadAnswer(
+            f"cannot find sandbox {sandbox_id!r}: redirected more than {requests.MAX_REDIRECTS} times"
+        )
+
+    async def list(self, state: str | None, limit: int | None) -> results.SandboxList:
+        """Return the caller's sandboxes, newest first."""
+        found: list[results.SandboxInfo] = []
+        missing: set[str] = set()
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            size = requests.page_size(limit, len(found))
+            query = requests.query_string({"state": state, "limit": size, "cursor": cursor})
+            token = await edges.minted(self._token)
+            response = await self.call("GET", f"{self.url}/sandboxes{query}", token=token, repeat=True)
+            page, cursor = answers.sandboxes(answers.document(response.content))
+            found += page
+            missing.update(page.missing_workers)
+            if cursor is None or not page:
+                break
+        return results.SandboxList(found[:limit], sorted(missing))
+
+    async def credential(self, place: requests.Place) -> str | None:
+        """Return the token for a request about one sandbox."""
+        return place.token or await edges.minted(self._token)
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        token: str | None,
+        body: Mapping[str, Any] | None = None,
+        content: bytes | AsyncIterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = -1.0,
+        repeat: bool = False,
+    ) -> httpx2.Response:
+        """Send a request and return the whole answer.
+
+        Args:
+            method: HTTP method.
+            url: Absolute URL.
+            token: Credential, if any.
+            body: JSON object to send.
+            content: Raw body to send.
+            headers: Further headers.
+            timeout: Seconds to wait for the answer; None waits for ever, -1 is the client's own.
+            repeat: Send it once more when the connection broke: for requests that may happen twice.
+
+        Raises:
+            TraforoError: What an answer of 400 or above says, or that there was none.
+        """
+        sent = {**requests.bearer(token), **(headers or {})}
+        if body is not None:
+            content = json.dumps(body, separators=(",", ":")).encode()
+            sent["Content-Type"] = "application/json"
+        for attempt in (0, 1):
+            try:
+                response = await self._pool().request(
+                    method, url, content=content, headers=sent, timeout=self._limits(timeout)
+                )
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                problem = transports.translated(error, method, url)
+                if attempt or not repeat or isinstance(problem, errors.RequestTimedOut):
+                    raise problem from error
+                continue
+            if response.is_error:
+                raise answers.error(response.status_code, response.content, response.headers.get("x-request-id"))
+            return response
+        raise AssertionError("unreachable: the second attempt returns or raises")
+
+    @contextlib.asynccontextmanager
+    async def stream(self, url: str, *, token: str | None) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send a GET and hand out the pieces of the answer's body as they come."""
+        request = self._pool().build_request("GET", url, headers=requests.bearer(token), timeout=self._limits(-1.0))
+        try:
+            response = await self._pool().send(request, stream=True)
+            try:
+                if response.is_error:
+                    content = await response.aread()
+                    raise answers.error(response.status_code, content, response.headers.get("x-request-id"))
+                yield response.aiter_raw()
+            finally:
+                await response.aclose()
+        except httpx2.HTTPError as error:
+            raise transports.translated(error, "GET", url) from error
+
+    def _pool(self) -> httpx2.AsyncClient:
+        if self._http is None:
+            self._http = edges.http_client()
+        return self._http
+
+    def _limits(self, timeout: float | None) -> httpx2.Timeout:
+        return transports.timeouts(self._timeout if timeout == -1.0 else timeout)

@@ -1,0 +1,64 @@
+"""What asyncio does in its own way: waiting, local files, tokens that are awaited. `_sync/edges` has the same names."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import IO, ParamSpec, TypeVar
+
+import httpx2
+
+from traforo.sdk import disks, transports
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TokenSource = str | Callable[[], str | Awaitable[str]] | None
+"""A token, or what mints one for each request; None takes TRAFORO_TOKEN, if it is set."""
+
+
+class _Tls(httpx2.AsyncBaseTransport):
+    """Loads the system's certificates with the first request that needs them: it takes longer than a create."""
+
+    def __init__(self) -> None:
+        self._real: httpx2.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self._real is None:
+            self._real = httpx2.AsyncHTTPTransport(limits=transports.LIMITS, socket_options=transports.SOCKET_OPTIONS)
+        return await self._real.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        if self._real is not None:
+            await self._real.aclose()
+
+
+def http_client() -> httpx2.AsyncClient:
+    """Return a client with one pool of connections that are kept alive."""
+    plain = httpx2.AsyncHTTPTransport(verify=False, limits=transports.LIMITS, socket_options=transports.SOCKET_OPTIONS)
+    return httpx2.AsyncClient(transport=_Tls(), mounts={"http://": plain}, headers=transports.HEADERS)
+
+
+async def sleep(seconds: float) -> None:
+    """Wait."""
+    await asyncio.sleep(seconds)
+
+
+async def minted(source: str | Callable[[], str | Awaitable[str]] | None) -> str | None:
+    """Return a token for one request."""
+    if not callable(source):
+        return source
+    token = source()
+    return await token if inspect.isawaitable(token) else token
+
+
+async def run(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call what may block, in a thread."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """Read a local file to its end."""
+    while block := await asyncio.to_thread(file.read, disks.BLOCK_BYTES):
+        yield block

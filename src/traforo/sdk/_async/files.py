@@ -1,0 +1,193 @@
+"""Files of a sandbox. Paths are those inside of it, resolved there with the rights of the user in the sandbox."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterable
+
+from traforo.sdk import answers, disks, errors, requests, results
+from traforo.sdk._async import clients, edges
+
+SandboxPath = str | bytes | os.PathLike[str]
+"""A path in a sandbox; bytes, or text with surrogate escapes, name what is not UTF-8."""
+READ_LIMIT = 256 * 1024 * 1024
+"""Bytes that `read` takes into memory at most, because the sandbox decides how large its files are."""
+
+
+class AsyncFiles:
+    """The files of one sandbox, as `sandbox.files`.
+
+    Example:
+        ```python
+        async with await AsyncSandbox.create() as sandbox:
+            await sandbox.files.write("/tmp/greeting.txt", "hello")
+            print(await sandbox.files.read_text("/tmp/greeting.txt"))
+            for entry in await sandbox.files.list("/tmp"):
+                print(entry.path, entry.type, entry.size)
+        ```
+    """
+
+    def __init__(self, client: clients.AsyncClient, place: requests.Place) -> None:
+        self._client = client
+        self._place = place
+        self._url = f"{place.url}/files"
+
+    async def read(self, path: SandboxPath, *, user: str | None = None, limit: int = READ_LIMIT) -> bytes:
+        """Return the content of a file.
+
+        Args:
+            path: Absolute path in the sandbox.
+            user: Whose rights count, a name or number; None is the image's default user.
+            limit: Bytes to accept at most.
+
+        Raises:
+            NotFound, Forbidden, InvalidRequest: No file there, no right to read it, not a regular file.
+            TooLarge: It has more than `limit` bytes.
+        """
+        content = bytearray()
+        async with contextlib.aclosing(self.stream(path, user=user)) as blocks:
+            async for block in blocks:
+                content += block
+                if len(content) > limit:
+                    raise errors.TooLarge(
+                        f"cannot read {path!r}: larger than {limit} bytes",
+                        hint="use `download` or `stream`, or raise the limit",
+                        fields={"limit": limit},
+                    )
+        return bytes(content)
+
+    async def read_text(self, path: SandboxPath, *, encoding: str = "utf-8", user: str | None = None) -> str:
+        """Return the content of a file as text. Raises what `read` raises, and UnicodeDecodeError."""
+        return (await self.read(path, user=user)).decode(encoding)
+
+    async def stream(self, path: SandboxPath, *, user: str | None = None) -> AsyncGenerator[bytes]:
+        """Read a file of any size piece by piece. Raises what `read` raises, save for the limit."""
+        query = requests.query_string(requests.path_query(path, user=user))
+        token = await self._client.credential(self._place)
+        async with self._client.stream(self._url + query, token=token) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def write(
+        self, path: SandboxPath, content: str | bytes | AsyncIterable[bytes], *, user: str | None = None
+    ) -> int:
+        """Write a file, replacing what it held and making its parents.
+
+        Args:
+            path: Absolute path in the sandbox.
+            content: Text (as UTF-8), bytes, or an iterable of bytes for what does not fit into memory.
+            user: Whose rights count and who owns what is made; None is the image's default user.
+
+        Returns:
+            The number of bytes written.
+
+        Raises:
+            DiskFull: The sandbox's disk limit.
+            Forbidden, InvalidRequest: No right to write there; a directory.
+        """
+        data = content.encode() if isinstance(content, str) else content
+        return await self._put(path, data, None, user)
+
+    async def upload(self, local: str | os.PathLike[str], path: SandboxPath, *, user: str | None = None) -> int:
+        """Copy a local file into the sandbox, of any size. Returns the bytes written; raises OSError and as `write`."""
+        source = await edges.run(disks.source, local)
+        try:
+            return await self._put(path, edges.blocks(source.file), source.size, user)
+        finally:
+            await edges.run(source.file.close)
+
+    async def download(self, path: SandboxPath, local: str | os.PathLike[str], *, user: str | None = None) -> int:
+        """Copy a file out of the sandbox, of any size.
+
+        The local file appears when it is complete: a failure leaves what was there before.
+
+        Returns:
+            The number of bytes.
+
+        Raises:
+            OSError: The local file cannot be written.
+            TraforoError: As `read`.
+        """
+        target = await edges.run(disks.target, local)
+        try:
+            size = 0
+            async with contextlib.aclosing(self.stream(path, user=user)) as blocks:
+                async for block in blocks:
+                    await edges.run(target.file.write, block)
+                    size += len(block)
+            await edges.run(target.commit)
+        except BaseException:
+            await edges.run(target.discard)
+            raise
+        return size
+
+    async def list(
+        self, path: SandboxPath, *, recursive: bool = False, user: str | None = None
+    ) -> tuple[results.FileEntry, ...]:
+        """Return what a directory holds, sorted by path, links not followed. Raises `NotFound`, `Forbidden`."""
+        found: tuple[results.FileEntry, ...] = ()
+        cursor: str | None = None
+        while True:
+            query = requests.path_query(path, recursive=recursive, user=user, cursor=cursor)
+            page, cursor = answers.entries(answers.document(await self._get("/list", query)))
+            found += tuple(page)
+            if cursor is None or not page:
+                return found
+
+    async def stat(self, path: SandboxPath, *, user: str | None = None) -> results.FileStat:
+        """Return facts about a path; one that is missing has `exists` False."""
+        return answers.stat(answers.document(await self._get("/stat", requests.path_query(path, user=user))))
+
+    async def exists(self, path: SandboxPath, *, user: str | None = None) -> bool:
+        """Return whether there is anything at a path."""
+        return (await self.stat(path, user=user)).exists
+
+    async def mkdir(self, path: SandboxPath, *, parents: bool = True, user: str | None = None) -> bool:
+        """Make a directory.
+
+        Returns:
+            True if it was made, False if it was there.
+
+        Raises:
+            NotFound: A parent is missing and `parents` is False.
+        """
+        body = {**requests.path_query(path, user=user), "recursive": parents}
+        token = await self._client.credential(self._place)
+        response = await self._client.call("POST", f"{self._url}/mkdir", token=token, body=body)
+        return bool(answers.field(answers.document(response.content), "created", bool))
+
+    async def remove(
+        self, path: SandboxPath, *, recursive: bool = False, missing_ok: bool = False, user: str | None = None
+    ) -> None:
+        """Remove a file, a link, or a directory.
+
+        Args:
+            path: Absolute path in the sandbox.
+            recursive: Remove what a directory holds as well.
+            missing_ok: Be content if there is nothing.
+            user: Whose rights count.
+
+        Raises:
+            Conflict: A directory that is not empty.
+            NotFound: Nothing there.
+        """
+        query = requests.query_string(requests.path_query(path, recursive=recursive, force=missing_ok, user=user))
+        token = await self._client.credential(self._place)
+        await self._client.call("DELETE", self._url + query, token=token)
+
+    async def _get(self, route: str, query: dict[str, str]) -> bytes:
+        token = await self._client.credential(self._place)
+        url = self._url + route + requests.query_string(query)
+        return (await self._client.call("GET", url, token=token, repeat=True)).content
+
+    async def _put(
+        self, path: SandboxPath, content: bytes | AsyncIterable[bytes], size: int | None, user: str | None
+    ) -> int:
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        url = self._url + requests.query_string(requests.path_query(path, user=user))
+        token = await self._client.credential(self._place)
+        response = await self._client.call("PUT", url, token=token, content=content, headers=headers)
+        return int(answers.field(answers.document(response.content), "bytes_written", int))

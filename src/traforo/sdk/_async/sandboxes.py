@@ -1,0 +1,413 @@
+"""The sandbox as a caller holds it: create, connect, list; run commands and code; renew, delete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from traforo.sdk import answers, errors, requests, results, transports
+from traforo.sdk._async import clients, edges, execs, files
+
+CODE_TIMEOUT = 30.0
+"""Seconds after which `run_code` stops the code, unless another limit is given."""
+
+
+class AsyncSandbox:
+    """A running sandbox. Made by `create` or `connect`; as a context manager it is deleted at the end.
+
+    Example:
+        ```python
+        async with await AsyncSandbox.create(ttl_seconds=300) as sandbox:
+            result = await sandbox.exec(["echo", "hello"])
+            print(result.exit_code, result.stdout)
+        ```
+    """
+
+    def __init__(
+        self,
+        client: clients.AsyncClient,
+        place: requests.Place,
+        sandbox_id: str,
+        *,
+        owns_client: bool,
+        start_type: str = "",
+        timings_ms: Mapping[str, float] | None = None,
+    ) -> None:
+        """Not called directly: see `create` and `connect`."""
+        self.id = sandbox_id
+        """The sandbox's id, `sbx_…`."""
+        self.start_type = start_type
+        """`cold`, `warm`, `restored` or `forked`; empty after `connect`."""
+        self.timings_ms: Mapping[str, float] = dict(timings_ms or {})
+        """Milliseconds by phase: `accepted_to_admitted`, `admitted_to_ready`, `total`; empty after `connect`."""
+        self.files = files.AsyncFiles(client, place)
+        """Its files."""
+        self._client = client
+        self._place = place
+        self._owns_client = owns_client
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+    @property
+    def token(self) -> str | None:
+        """Opens this sandbox and no other; None where the server asks for no credential. Keep it to connect again."""
+        return self._place.token
+
+    @property
+    def connect_url(self) -> str:
+        """URL of the worker that has this sandbox; every call after the first goes there."""
+        return requests.origin(self._place.url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.delete()
+        except errors.TraforoError as problem:
+            if error is None:
+                raise
+            error.add_note(f"and sandbox {self.id} was left to expire: {problem}")
+
+    @classmethod
+    async def create(
+        cls,
+        image: str | None = None,
+        *,
+        cpu: float | None = None,
+        memory_mib: int | None = None,
+        disk_mib: int | None = None,
+        disk_kind: Literal["tmpfs", "disk"] | None = None,
+        pids: int | None = None,
+        ttl_seconds: float | None = None,
+        env: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
+        virtualization: str | None = None,
+        hardware_sku: str | None = None,
+        url: str | None = None,
+        token: edges.TokenSource = None,
+        client: clients.AsyncClient | None = None,
+    ) -> Self:
+        """Create a sandbox; when this returns, a command can start in it. What is None is left to the server.
+
+        Args:
+            image: Image reference; default `host`, the worker's own file system below a private layer.
+            cpu: Processors, 0.01 and up; default 1.
+            memory_mib: MiB of memory, the files of a tmpfs disk included.
+            disk_mib: MiB of the writable layer.
+            disk_kind: Where that layer lives: in memory or on the worker's disk; default `tmpfs`.
+            pids: Most processes and threads at once.
+            ttl_seconds: Seconds after which the sandbox ends by itself, unless renewed; default 1800.
+            env: Environment of each command.
+            metadata: Text to find it by, for your own use.
+            name: A name for people.
+            virtualization: Kind of isolation; default `container`.
+            hardware_sku: Kind of machine.
+            url: Of the server; default TRAFORO_URL, else `http://127.0.0.1:8080`.
+            token: A JWT, or a function that mints one (`prod` takes each for one create); default TRAFORO_TOKEN.
+            client: A client to share connections with, in place of `url` and `token`.
+
+        Raises:
+            NoCapacity, WorkerUnavailable: No room now; nothing was created.
+            InvalidRequest, NotFound: A value out of range, an unknown image.
+            Unauthenticated: No token, or one that does not hold.
+            ConnectionFailed: No server, or its answer was lost: then a sandbox may exist until it expires.
+
+        Example:
+            ```python
+            sandbox = await AsyncSandbox.create(cpu=0.5, memory_mib=256, env={"GREETING": "hello"})
+            try:
+                print((await sandbox.exec("echo $GREETING")).stdout)
+                print(sandbox.start_type, sandbox.timings_ms["total"])
+            finally:
+                await sandbox.delete()
+            ```
+        """
+        body = requests.given(
+            image=image,
+            cpu=cpu,
+            memory_mib=memory_mib,
+            disk_mib=disk_mib,
+            disk_kind=disk_kind,
+            pids=pids,
+            ttl_seconds=ttl_seconds,
+            env=env and dict(env),
+            metadata=metadata and dict(metadata),
+            name=name,
+            virtualization=virtualization,
+            hardware_sku=hardware_sku,
+        )
+        connection = client or clients.AsyncClient(url, token=token)
+        try:
+            made = await connection.create(body)
+            place = requests.sandbox_place(made.connect_url, made.info.sandbox_id, made.token)
+        except BaseException:
+            if client is None:
+                await connection.close()
+            raise
+        return cls(
+            connection,
+            place,
+            made.info.sandbox_id,
+            owns_client=client is None,
+            start_type=made.start_type,
+            timings_ms=made.timings_ms,
+        )
+
+    @classmethod
+    async def connect(
+        cls,
+        sandbox_id: str,
+        *,
+        sandbox_token: str | None = None,
+        url: str | None = None,
+        token: edges.TokenSource = None,
+        client: clients.AsyncClient | None = None,
+    ) -> Self:
+        """Return a sandbox that exists.
+
+        Args:
+            sandbox_id: Its id, in either spelling.
+            sandbox_token: The `token` it had when it was created; without it your own token opens it.
+            url: As for `create`.
+            token: As for `create`; any token that has not expired.
+            client: As for `create`.
+
+        Raises:
+            MalformedId, NotFound: No id, no such sandbox.
+            Forbidden, Unauthenticated: Somebody else's; no token that holds.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                same = await AsyncSandbox.connect(sandbox.id)
+                info = await same.info()
+                print(info.state, info.expires_at)
+                await same.close()
+            ```
+        """
+        connection = client or clients.AsyncClient(url, token=token)
+        try:
+            place, info = await connection.locate(sandbox_id, sandbox_token)
+        except BaseException:
+            if client is None:
+                await connection.close()
+            raise
+        return cls(connection, place, info.sandbox_id, owns_client=client is None)
+
+    @classmethod
+    async def list(
+        cls,
+        *,
+        state: str | None = None,
+        limit: int | None = None,
+        url: str | None = None,
+        token: edges.TokenSource = None,
+        client: clients.AsyncClient | None = None,
+    ) -> results.SandboxList:
+        """Return your sandboxes, newest first. Its `missing_workers` are those that did not answer.
+
+        Args:
+            state: Only those in this state, `running` for instance.
+            limit: At most so many.
+            url: As for `create`.
+            token: As for `create`.
+            client: As for `create`.
+
+        Example:
+            ```python
+            for info in await AsyncSandbox.list(state="running"):
+                print(info.sandbox_id, info.image, info.expires_at)
+            ```
+        """
+        connection = client or clients.AsyncClient(url, token=token)
+        try:
+            return await connection.list(state, limit)
+        finally:
+            if client is None:
+                await connection.close()
+
+    async def info(self) -> results.SandboxInfo:
+        """Return what the worker says about it now. Raises `NotFound` an hour after its end."""
+        response = await self._client.call("GET", self._place.url, token=await self._token(), repeat=True)
+        return answers.sandbox(answers.document(response.content))
+
+    async def renew(self, ttl_seconds: float) -> datetime:
+        """Let it live for `ttl_seconds` from now on, shorter or longer than before. Returns when it expires."""
+        query = requests.query_string({"ttl_seconds": f"{ttl_seconds:.15g}"})
+        url = f"{self._place.url}/lease{query}"
+        response = await self._client.call("PATCH", url, token=await self._token(), repeat=True)
+        body = answers.document(response.content)
+        self._place.token = body.get("token") or self._place.token
+        return answers.known_moment(body, "expires_at")
+
+    async def delete(self) -> None:
+        """Kill everything in it and free what it held; returns when it is dead. One that is gone already is fine."""
+        try:
+            await self._client.call("DELETE", self._place.url, token=await self._token(), repeat=True)
+        except errors.NotFound:
+            pass
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close connections and leave the sandbox running. A later call opens new ones."""
+        if self._owns_client:
+            await self._client.close()
+
+    async def exec(
+        self,
+        command: str | Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> results.ExecResult:
+        """Run a command to its end and return its result.
+
+        A command that may take long is better begun with `start`: its handle survives a broken connection.
+
+        Args:
+            command: A string for `/bin/sh -c`, or a sequence of arguments that no shell sees.
+            env: Added to the sandbox's environment, and stronger than it.
+            cwd: Absolute path; None is the user's home directory.
+            user: Name or number; None is the image's default user.
+            timeout: Seconds after which the command and all it started are killed; then `end` is `timed_out`.
+            check: Raise unless it exits with 0.
+
+        Raises:
+            StartFailed: No such command, directory or permission: `fields` has `stage` and `errno_name`.
+            CommandFailed: With `check`, it did not exit with 0; `result` has everything.
+            ConnectionFailed: The answer was lost; the command may still run, `list_execs` has it.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                result = await sandbox.exec("echo out; echo err >&2; exit 7")
+                print(result.exit_code, result.stdout.strip(), result.stderr.strip())
+            ```
+        """
+        body = self._command(command, env, cwd, user, timeout) | {"wait": True}
+        limit = None if timeout is None else timeout + transports.WAIT_MARGIN
+        url = f"{self._place.url}/exec"
+        response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
+        result = answers.exec_result(answers.document(response.content))
+        return result.check() if check else result
+
+    async def start(
+        self,
+        command: str | Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+    ) -> execs.AsyncExec:
+        """Start a command and return a handle, with the arguments and errors of `exec`.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                exec = await sandbox.start(["sh", "-c", "echo begun; sleep 60"])
+                await exec.kill()
+                print((await exec.wait()).end)
+            ```
+        """
+        body = self._command(command, env, cwd, user, timeout) | {"wait": False}
+        response = await self._client.call("POST", f"{self._place.url}/exec", token=await self._token(), body=body)
+        exec_id = answers.field(answers.document(response.content), "exec_id", str)
+        return execs.AsyncExec(self._client, self._place, exec_id)
+
+    async def list_execs(self, limit: int | None = None) -> tuple[results.ExecResult, ...]:
+        """Return the sandbox's execs without their output, at most `limit` of them."""
+        found: tuple[results.ExecResult, ...] = ()
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            query = requests.query_string({"limit": requests.page_size(limit, len(found)), "cursor": cursor})
+            url = f"{self._place.url}/exec{query}"
+            response = await self._client.call("GET", url, token=await self._token(), repeat=True)
+            page, cursor = answers.execs(answers.document(response.content))
+            found += tuple(page)
+            if cursor is None or not page:
+                break
+        return found[:limit]
+
+    def get_exec(self, exec_id: str) -> execs.AsyncExec:
+        """Return a handle of an exec that was started before, by anybody. Nothing is asked of the server."""
+        return execs.AsyncExec(self._client, self._place, exec_id)
+
+    async def run_code(
+        self,
+        code: str,
+        language: Literal["python", "node", "bash"] = "python",
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | None = None,
+        timeout: float = CODE_TIMEOUT,
+        check: bool = False,
+    ) -> results.ExecResult:
+        """Run a piece of code to its end and return its result.
+
+        Args:
+            code: At most 1 MiB.
+            language: What it is written in; the image needs its interpreter.
+            env: As for `exec`.
+            cwd: As for `exec`.
+            user: As for `exec`.
+            timeout: Seconds after which it is killed; then `end` is `timed_out` and `exit_code` 124.
+            check: Raise unless it exits with 0.
+
+        Raises:
+            SyntaxRejected: It does not compile; `fields` has the compiler's words as `stderr`.
+            StartFailed: No such interpreter in the image.
+            CommandFailed: With `check`, it did not exit with 0.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                result = await sandbox.run_code("print(6 * 7)", check=True)
+                print(result.stdout)
+            ```
+        """
+        body = requests.given(
+            code=code,
+            runtime=language,
+            timeout_ms=requests.milliseconds(timeout),
+            env=env and dict(env),
+            cwd=cwd and os.fspath(cwd),
+            user=user,
+            wait=True,
+        )
+        url, limit = f"{self._place.url}/exec/code", timeout + transports.WAIT_MARGIN
+        response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
+        result = answers.exec_result(answers.document(response.content))
+        return result.check() if check else result
+
+    async def _token(self) -> str | None:
+        return await self._client.credential(self._place)
+
+    def _command(
+        self,
+        command: str | Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str | os.PathLike[str] | None,
+        user: str | None,
+        timeout: float | None,
+    ) -> dict[str, Any]:
+        return requests.given(
+            command=requests.command(command),
+            env=env and dict(env),
+            cwd=cwd and os.fspath(cwd),
+            user=user,
+            timeout_ms=requests.milliseconds(timeout),
+        )

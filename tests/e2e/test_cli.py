@@ -1,0 +1,131 @@
+"""The command line as a user runs it, against real servers."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.servers import TRAFORO, Up
+
+BIG = os.urandom(1024) * 10 * 1024
+"""10 MiB."""
+
+
+def state(up: Up, sandbox_id: str) -> str:
+    found: dict[str, str] = json.loads(up.run("get", sandbox_id, "--json").stdout)
+    return found["state"]
+
+
+@pytest.fixture
+def sandbox_id(up: Up) -> str:
+    done = up.run("create", "--ttl", "120")
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize(
+    "script,code", [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137), ("kill -TERM $$", 143), ("exit 255", 255)]
+)
+def test_run_exits_as_the_command_did(up: Up, script: str, code: int) -> None:
+    """128 + signal for one that was killed."""
+    done = up.run("run", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_run_keeps_streams_apart_and_bytes_exact(up: Up) -> None:
+    """What is no UTF-8 arrives as it was written."""
+    done = up.run("run", "--", "sh", "-c", r"printf '\377\000out\n'; printf 'err\376' >&2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\xff\x00out\n", b"err\xfe")
+
+
+def test_run_passes_much_output_through(up: Up) -> None:
+    """All of it, in order."""
+    done = up.run("run", "--", "seq", "200000")
+    assert done.returncode == 0
+    assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 200_001))
+
+
+@pytest.mark.parametrize("command,code", [(["no-such-command"], 127), (["/no/such"], 127), (["/etc/passwd"], 126)])
+def test_a_command_that_cannot_start(up: Up, command: list[str], code: int) -> None:
+    """As a shell would tell it, with words."""
+    done = up.run("run", "--", *command)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert done.stderr.startswith(b"error: ")
+    assert command[0].encode() in done.stderr
+
+
+def test_a_deadline_ends_the_command(up: Up) -> None:
+    """Exit code 124, and what it wrote before."""
+    done = up.run("run", "--timeout", "0.5", "--", "sh", "-c", "echo before; sleep 60")
+    assert (done.returncode, done.stdout) == (124, b"before\n")
+
+
+def test_run_deletes_its_sandbox_on_ctrl_c(up: Up) -> None:
+    """And everything in it."""
+    argv = [*TRAFORO, "run", "--name", "interrupted", "--", "sh", "-c", "echo begun; sleep 60"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=up.environment()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    found = json.loads(up.run("list", "--all", "--json").stdout)["sandboxes"]
+    assert [s["state"] for s in found if s["name"] == "interrupted"] == ["stopped"]
+
+
+def test_a_sandbox_from_create_to_delete(up: Up, sandbox_id: str) -> None:
+    """Each command knows it by its id, in either spelling."""
+    info = json.loads(up.run("get", sandbox_id, "--json").stdout)
+    assert (info["sandbox_id"], info["state"], info["image"]) == (sandbox_id, "running", "host")
+    assert sandbox_id in up.run("list", "-q").stdout.decode().split()
+    assert sandbox_id in [s["sandbox_id"] for s in json.loads(up.run("list", "--json").stdout)["sandboxes"]]
+    done = up.run("exec", info["dns_id"], "--", "sh", "-c", "echo here; exit 3")
+    assert (done.returncode, done.stdout) == (3, b"here\n")
+    assert json.loads(up.run("delete", "--json", sandbox_id).stdout) == {"deleted": [sandbox_id]}
+    assert state(up, sandbox_id) == "stopped"
+    assert sandbox_id not in up.run("list", "-q").stdout.decode().split()
+
+
+def test_exec_keeps_what_was_done(up: Up, sandbox_id: str) -> None:
+    """Files stay between commands."""
+    assert up.run("exec", sandbox_id, "--", "sh", "-c", "echo kept > /tmp/kept").returncode == 0
+    assert up.run("exec", sandbox_id, "--", "cat", "/tmp/kept").stdout == b"kept\n"
+
+
+def test_cp_there_and_back(up: Up, sandbox_id: str, tmp_path: Path) -> None:
+    """10 MiB of anything, unchanged, also through pipes."""
+    (tmp_path / "in").write_bytes(BIG)
+    assert up.run("cp", str(tmp_path / "in"), f"{sandbox_id}:/tmp/big").returncode == 0
+    assert up.run("cp", f"{sandbox_id}:/tmp/big", str(tmp_path / "out")).returncode == 0
+    assert (tmp_path / "out").read_bytes() == BIG
+    assert up.run("cp", "-", f"{sandbox_id}:/tmp/piped", stdin=BIG).returncode == 0
+    assert up.run("cp", f"{sandbox_id}:/tmp/piped", "-").stdout == BIG
+
+
+def test_cp_of_a_tree(up: Up, sandbox_id: str, tmp_path: Path) -> None:
+    """Directories and files, names that are not UTF-8 too."""
+    tree = tmp_path / "tree"
+    (tree / "a" / "empty").mkdir(parents=True)
+    (tree / "a" / "odd \udcff").write_bytes(b"1")
+    assert up.run("cp", str(tree), f"{sandbox_id}:/tmp/tree").returncode == 0
+    assert up.run("cp", f"{sandbox_id}:/tmp/tree", str(tmp_path / "back")).returncode == 0
+    found = {str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").rglob("*")}
+    assert found == {"a", "a/empty", "a/odd \udcff"}
+
+
+def test_errors_have_one_line(up: Up, sandbox_id: str) -> None:
+    """And exit with 1."""
+    unknown = sandbox_id[:-1] + ("0" if sandbox_id[-1] != "0" else "1")
+    for arguments in (["get", unknown], ["exec", unknown, "--", "true"], ["get", "nonsense"]):
+        done = up.run(*arguments)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.startswith(b"error: ")
+
+
+def test_doctor_says_that_sandboxes_can_run(up: Up) -> None:
+    """Where a worker runs, it must not say otherwise."""
+    done = up.run("doctor", "--json")
+    assert done.returncode == 0
+    assert all({"name", "ok", "detail", "cost"} <= finding.keys() for finding in json.loads(done.stdout)["findings"])

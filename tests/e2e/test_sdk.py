@@ -1,0 +1,103 @@
+"""The SDK as a program uses it, against real servers, with and without asyncio."""
+
+import os
+
+import pytest
+
+from tests.servers import Up
+from traforo import AsyncSandbox, Sandbox
+from traforo.sdk import AsyncClient, Client, errors
+
+BIG = os.urandom(1024) * 3000
+
+
+@pytest.fixture(autouse=True)
+def server(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAFORO_URL", up.control_url)
+    monkeypatch.delenv("TRAFORO_TOKEN", raising=False)
+
+
+def test_a_sandbox_for_a_thread(up: Up) -> None:
+    """Commands, code, files, and its end."""
+    with Sandbox.create(cpu=0.5, memory_mib=256, env={"GREETING": "hello"}, metadata={"a": "b"}) as sandbox:
+        assert sandbox.connect_url == up.worker_url
+        assert sandbox.start_type == "cold"
+        assert sandbox.timings_ms["total"] > 0
+        result = sandbox.exec("echo $GREETING; echo err >&2; exit 7")
+        assert (result.stdout, result.stderr, result.exit_code, result.end) == ("hello\n", "err\n", 7, "exited")
+        assert sandbox.run_code("print(6 * 7)", check=True).stdout == "42\n"
+        sandbox.files.write("/tmp/big", BIG)
+        assert sandbox.files.read("/tmp/big") == BIG
+        assert sandbox.files.stat("/tmp/big").size == len(BIG)
+        info = sandbox.info()
+        assert (info.cpu, info.memory_mib, info.metadata) == (0.5, 256, {"a": "b"})
+        assert sandbox.renew(3600) > info.expires_at
+        assert sandbox.id in [item.sandbox_id for item in Sandbox.list(state="running")]
+    with Sandbox.connect(sandbox.id) as same:
+        assert (same.info().state, same.info().reason) == ("stopped", "deleted")
+
+
+async def test_a_sandbox_for_an_event_loop() -> None:
+    """The same, awaited."""
+    async with await AsyncSandbox.create() as sandbox:
+        result = await sandbox.exec(["sh", "-c", "echo out; echo err >&2"], check=True)
+        assert (result.stdout, result.stderr) == ("out\n", "err\n")
+        assert (await sandbox.run_code("print(6 * 7)", check=True)).stdout == "42\n"
+        await sandbox.files.write("/tmp/big", BIG)
+        assert await sandbox.files.read("/tmp/big") == BIG
+        assert [entry.path for entry in await sandbox.files.list("/tmp")] == ["/tmp/big"]
+    assert sandbox.id not in [item.sandbox_id for item in await AsyncSandbox.list(state="running")]
+
+
+def test_frames_arrive_as_they_are_written() -> None:
+    """The first piece is there before the command has ended; the last one is its end."""
+    with Sandbox.create() as sandbox:
+        execution = sandbox.start("mkfifo fifo; echo first; read line < fifo; echo second", cwd="/tmp")
+        frames = execution.frames()
+        assert next(frames).data == b"first\n"
+        execution.kill()
+        assert [frame.type for frame in frames] == ["exit"]
+        assert (execution.wait().end, execution.wait().stdout) == ("signalled", "first\n")
+
+
+def test_a_signal_reaches_the_whole_tree() -> None:
+    """What the command started dies with it."""
+    with Sandbox.create() as sandbox:
+        execution = sandbox.start("sleep 60 & sleep 60")
+        execution.kill()
+        result = execution.wait()
+        assert (result.end, result.exit_code) == ("signalled", 137)
+        # A process that was killed is gone when it next gets a processor.
+        look = "for n in $(seq 500); do grep -qsx sleep /proc/[0-9]*/comm || exit 0; sleep 0.01; done; exit 1"
+        assert sandbox.exec(look).exit_code == 0
+
+
+def test_errors_are_typed() -> None:
+    """Each has its class, its code and its fields."""
+    with Client() as client, Sandbox.create(client=client) as sandbox:
+        with pytest.raises(errors.NotFound) as missing:
+            sandbox.files.read("/none")
+        with pytest.raises(errors.StartFailed) as unstartable:
+            sandbox.exec(["/no/such/command"])
+        with pytest.raises(errors.SyntaxRejected):
+            sandbox.run_code("print(")
+        with pytest.raises(errors.MalformedId):
+            Sandbox.connect("nonsense", client=client)
+        with pytest.raises(errors.InvalidRequest):
+            Sandbox.create(cpu=-1, client=client)
+    assert missing.value.fields["kind"] == "file"
+    assert (unstartable.value.fields["stage"], unstartable.value.fields["errno_name"]) == ("exec", "ENOENT")
+    assert unstartable.value.request_id
+
+
+async def test_many_at_once() -> None:
+    """One client holds any number of sandboxes."""
+    import asyncio
+
+    async def one(client: AsyncClient, number: int) -> str:
+        async with await AsyncSandbox.create(client=client) as sandbox:
+            return (await sandbox.exec(["echo", str(number)], check=True)).stdout
+
+    async with AsyncClient() as client:
+        said = await asyncio.gather(*(one(client, number) for number in range(20)))
+    assert said == [f"{number}\n" for number in range(20)]

@@ -1,0 +1,66 @@
+"""The examples in docstrings run as they stand."""
+
+import ast
+import asyncio
+import inspect
+import re
+import textwrap
+from collections.abc import Coroutine, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import traforo.sdk
+from tests.fakes.servers import FakeServer
+from traforo.sdk._async import clients as async_clients
+from traforo.sdk._async import execs as async_execs
+from traforo.sdk._async import files as async_files
+from traforo.sdk._async import sandboxes as async_sandboxes
+from traforo.sdk._sync import clients, execs, files, sandboxes
+
+ASYNC = (async_clients, async_execs, async_files, async_sandboxes)
+SYNC = (clients, execs, files, sandboxes)
+NAMES = {name: getattr(traforo.sdk, name) for name in traforo.sdk.__all__}
+
+
+def examples(modules: tuple[ModuleType, ...]) -> list[Any]:
+    return [example for module in modules for example in examples_of(module)]
+
+
+def examples_of(module: ModuleType) -> Iterator[Any]:
+    short = module.__name__.removeprefix("traforo.sdk.")
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found = re.findall(r"```python\n(.*?)```", ast.get_docstring(node) or "", re.DOTALL)
+            for number, code in enumerate(found):
+                yield pytest.param(textwrap.dedent(code), id=f"{short}.{node.name}.{number}")
+
+
+@pytest.mark.parametrize("code", examples(SYNC))
+def test_sync_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs against a server at TRAFORO_URL and leaves no sandbox behind."""
+    monkeypatch.setenv("TRAFORO_URL", control.url)
+    exec(compile(code, "example", "exec"), dict(NAMES))
+    assert control.worker is not None
+    assert {sandbox.state for sandbox in control.worker.sandboxes.values()} <= {"stopped"}
+
+
+@pytest.mark.parametrize("code", examples(ASYNC))
+def test_async_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, with the example as the body of a coroutine."""
+    monkeypatch.setenv("TRAFORO_URL", control.url)
+    coroutine: Coroutine[Any, Any, None] = eval(
+        compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), dict(NAMES)
+    )
+    asyncio.run(coroutine)
+    assert control.worker is not None
+    assert {sandbox.state for sandbox in control.worker.sandboxes.values()} <= {"stopped"}
+
+
+def test_the_main_methods_have_examples() -> None:
+    """Whoever looks up how to do a thing finds it done."""
+    found = {param.id.split(".", 1)[1].rsplit(".", 1)[0] for param in examples(SYNC)}
+    wanted = {"clients.Client", "execs.Exec", "files.Files", "sandboxes.Sandbox"}
+    wanted |= {f"sandboxes.{name}" for name in ("create", "connect", "list", "exec", "start", "run_code")}
+    assert wanted <= found
