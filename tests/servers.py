@@ -44,13 +44,15 @@ class Up:
         """Return the environment for a client of this server."""
         return clean_environment() | {"TRAFORO_URL": self.control_url}
 
-    def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 50) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *arguments: str, stdin: bytes = b"", token: str = "", timeout: float = 50
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run the command line against this server."""
         return subprocess.run(
             [*TRAFORO, *arguments],
             input=stdin,
             capture_output=True,
-            env=self.environment(),
+            env=self.environment() | {"TRAFORO_TOKEN": token},
             timeout=timeout,
             check=False,
         )

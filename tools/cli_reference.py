@@ -28,17 +28,17 @@ Data goes to stdout and all else to stderr; `--json` prints JSON. After an error
 | 0 | done |
 | 1 | an error: the server refused, nobody answered, a file cannot be read |
 | 2 | wrong usage |
-| 130, 143, 129 | interrupted by Ctrl-C, SIGTERM, SIGHUP; `run` has deleted its sandbox then, `exec` has killed its command |
+| 130, 143, 129 | Ctrl-C, SIGTERM, SIGHUP: `run` has deleted its sandbox then, `exec` has killed its command |
 | 141 | whoever read the output has gone |
 
-`run` and `exec` exit with the code of the command in the sandbox: 128 + signal if it was killed, 124 if its timeout passed,
-126 or 127 if it cannot be started; 1 if it was lost with its sandbox.
+`run` and `exec` exit with the code of the command in the sandbox: 128 + signal if it was killed, 124 if its timeout
+passed, 126 or 127 if it cannot be started, 1 if it was lost with its sandbox.
 
 | variable | meaning |
 |---|---|
 | `TRAFORO_URL` | URL of the control plane or worker; default `http://127.0.0.1:8080` |
 | `TRAFORO_TOKEN` | token for a server in `prod` mode; each creates one sandbox |
-| `TRAFORO_CONTROL_…`, `TRAFORO_WORKER_…` | settings of `traforo control` and `traforo worker`: the flag's name in capitals |
+| `TRAFORO_CONTROL_…`, `TRAFORO_WORKER_…` | settings of the two: the name of the flag in capitals |
 | `TRAFORO_JWT_SECRET` | secret of both: `prod` mode; there is no flag for it, as others can read command lines |
 
 | command | |

@@ -14,4 +14,4 @@ def up(request: pytest.FixtureRequest) -> Iterator[servers.Up]:
     with servers.started() as running:
         yield running
         if request.session.testsfailed:
-            print(servers.logs(running.state.parent), file=sys.stderr)
+            sys.stderr.write(servers.logs(running.state.parent) + "\n")

@@ -12,6 +12,9 @@ from typing import Literal
 from traforo.api import replays, tokens
 from traforo.domain import errors
 
+ON_BEHALF = "x-traforo-client-id"
+"""Header by which the control plane names the client it asks for; it counts with an internal token alone."""
+
 Via = Literal["dev", "jwt", "placement", "sandbox_token", "internal"]
 """Which credential it was."""
 

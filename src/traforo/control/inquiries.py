@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from traforo.api import tokens
+from traforo.api import principals, tokens
 from traforo.control import listings
 from traforo.domain import clocks, errors, workers
 from traforo.telemetry import logs
@@ -23,8 +23,6 @@ TIMEOUT = 3.0
 """Seconds that one worker has for its answer, connecting and waiting for a connection included."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Longest page that is read: 1000 sandboxes with all the metadata they may have come to half of it."""
-ON_BEHALF = "x-traforo-client-id"
-"""Header that names the client of an internal request."""
 _CONNECTIONS = 256
 
 
@@ -100,7 +98,7 @@ class Inquiries:
         if not question.client_id.isascii():  # no header can name this client, but its own token can
             return {"authorization": question.authorization or ""}
         token = self._authority.sign_internal(worker.worker_id)
-        return {"authorization": f"Bearer {token}", ON_BEHALF: question.client_id}
+        return {"authorization": f"Bearer {token}", principals.ON_BEHALF: question.client_id}
 
     async def _get(self, url: str, query: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
         body = bytearray()

@@ -50,7 +50,7 @@ class WorkerSettings(groups.ProcessSettings):
     listen: groups.Listen = "127.0.0.1:8081"
     """Address to listen on, `host:port`. This machine only, until an operator says otherwise: `dev` mode asks for no
     credential. Port 0 lets the kernel choose."""
-    hostname: Annotated[str, Field(min_length=1, max_length=253)] = "localhost"
+    hostname: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")] = "localhost"
     """Name of this host; its md5 is part of every sandbox id and routes to this worker. Unique in a cluster, and kept
     for as long as its sandboxes live."""
     base_url: groups.BaseUrl = Field(default_factory=_own_url)
@@ -58,9 +58,10 @@ class WorkerSettings(groups.ProcessSettings):
     in place of a wildcard."""
     control_url: Annotated[str, AfterValidator(_optional_url)] = ""
     """URL of the control plane to register with. Empty: the worker stands alone."""
-    worker_id: groups.Name = "worker_local"
-    """Name of this worker in registrations, metrics and logs. Unique in a cluster."""
-    hardware_sku: Annotated[str, Field(max_length=128)] = ""
+    worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "worker_local"
+    """Name of this worker in registrations, metrics and logs: 1 to 64 letters, digits, `_`, `-`. Unique in a
+    cluster."""
+    hardware_sku: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/+-]{0,127})?$")] = ""
     """Kind of machine, for callers that ask for one. Empty: none."""
     virtualization: groups.Name = "container"
     """Runtime of a create that names none."""

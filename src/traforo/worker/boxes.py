@@ -9,7 +9,7 @@ import heapq
 from collections import deque
 
 from traforo.domain import errors, states
-from traforo.worker import entries, runs
+from traforo.worker import budgets, entries, runs
 
 MAX_RUNNING = 1000
 """Execs of one sandbox that run at once."""
@@ -17,11 +17,17 @@ MAX_REMEMBERED = 10_000
 """Execs of one sandbox that can be read; beyond it the one that ended first is forgotten."""
 
 
+DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
+"""Bytes of all logs of one sandbox."""
+
+
 class Box:
     """The execs of one sandbox. `entry` is None for execs from the journal whose sandbox was not met yet."""
 
-    def __init__(self, entry: entries.Entry | None) -> None:
+    def __init__(self, entry: entries.Entry | None, log_bytes: int = DEFAULT_LOG_BYTES) -> None:
         self.entry = entry
+        self.budget = budgets.Budget(log_bytes)
+        """Of its logs."""
         self.running: dict[str, runs.Exec] = {}
         """Those without an outcome, hidden ones too."""
         self.starting = 0

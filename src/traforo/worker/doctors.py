@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traforo.domain import errors
-from traforo.worker.hosts import cgroups, disks, features
+from traforo.worker.hosts import cgroups, delegations, disks, features
 from traforo.worker.runtimes.container import drivers
 
 _FILES_WANTED = 20_000
@@ -35,6 +35,7 @@ def report() -> list[Finding]:
     """Look at everything. Blocks for some milliseconds and forks; needs no privilege."""
     found = features.probe("/usr")
     binary = _binary()
+    proc = Path("/proc/self")
     can_run = binary.ok and found.namespaces.ok and found.overlay.ok
     return [
         Finding("runtime container", can_run, cost="" if can_run else "no sandbox can be made here"),
@@ -47,7 +48,7 @@ def report() -> list[Finding]:
         ),
         _finding("overlay on tmpfs", found.overlay_xattr, "a directory of the image cannot be replaced by a new one"),
         _finding("idmapped layers", found.idmap, "files of the image belong to nobody: package managers fail inside"),
-        *_cgroups(cgroups.parse_mounts(Path("/proc/self/mountinfo").read_text())),
+        *_cgroups(cgroups.parse_mounts((proc / "mountinfo").read_text()), (proc / "cgroup").read_text()),
         _disks(),
         _descriptors(),
         *_interpreters(),
@@ -70,25 +71,27 @@ def _root(found: features.Features) -> Finding:
     return Finding("root", found.root, "" if found.root else f"uid {os.geteuid()}", "" if found.root else cost)
 
 
-def _cgroups(mounts: Sequence[cgroups.Mount]) -> list[Finding]:
+def _cgroups(mounts: Sequence[cgroups.Mount], membership: str) -> list[Finding]:
     """Say which controllers there are, and whether whole trees of processes can be killed."""
     findings = []
     unified = [mount for mount in mounts if mount.version == 2]
-    offered = {mount.path: mount.options for mount in mounts if mount.version == 1}
+    offered = {Path(mount.path): mount.options for mount in mounts if mount.version == 1}
+    ours = {place: os.access(place, os.W_OK) for place in offered}
     for mount in unified:
-        try:
-            offered[mount.path] = frozenset((Path(mount.path) / "cgroup.controllers").read_text().split())
-        except OSError:
-            continue
+        for place in delegations.places(mount.path, mount.root, membership):
+            offered[place] = delegations.offered(place, cgroups.CONTROLLERS)
+            ours[place] = delegations.is_ours(place)
     for controller in cgroups.CONTROLLERS:
-        paths = [path for path, controllers in offered.items() if controller in controllers]
-        writable = any(os.access(path, os.W_OK) for path in paths)
-        detail = paths[0] if paths else "no such controller"
-        cost = "" if writable else f"the {controller} limit of a sandbox is not enforced"
-        findings.append(Finding(f"cgroup {controller}", writable, detail, cost))
-    tracked = any(os.access(mount.path, os.W_OK) for mount in unified)
-    cost = "" if tracked else "a process that leaves its session may outlive the deadline of its command"
-    findings.append(Finding("cgroup v2 tree", tracked, unified[0].path if unified else "not mounted", cost))
+        places = [place for place, controllers in offered.items() if controller in controllers]
+        usable = [place for place in places if ours[place]]
+        detail = str((usable or places)[0]) if places else "no such controller"
+        cost = "" if usable else f"the {controller} limit of a sandbox is not enforced"
+        findings.append(Finding(f"cgroup {controller}", bool(usable), detail, cost))
+    trees = [place for mount in unified for place in delegations.places(mount.path, mount.root, membership)]
+    usable = [place for place in trees if ours[place]]
+    cost = "" if usable else "a process that leaves its session may outlive the deadline of its command"
+    detail = str((usable or trees)[0]) if trees else "not mounted"
+    findings.append(Finding("cgroup v2 tree", bool(usable), detail, cost))
     return findings
 
 

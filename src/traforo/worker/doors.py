@@ -10,9 +10,6 @@ from starlette.requests import HTTPConnection
 from traforo.api import principals, replays, tokens
 from traforo.domain import clocks, errors
 
-ON_BEHALF = "x-traforo-client-id"
-"""Header by which the control plane names the client it asks for; it counts with an internal token alone."""
-
 
 class Door:
     """Checks credentials for one worker. `guard` remembers the tokens that creates have used up."""
@@ -47,7 +44,7 @@ class Door:
         """Return who calls a route that is about no one sandbox. Raises `Unauthenticated`."""
         if self._authority.mode == "dev":
             return principals.DEV
-        if ON_BEHALF in connection.headers:
+        if principals.ON_BEHALF in connection.headers:
             return self._control_plane(connection)
         return principals.client(self._authority, _authorization(connection))
 
@@ -55,7 +52,7 @@ class Door:
         """Return who calls a route of this sandbox (canonical id). Raises `Unauthenticated`."""
         if self._authority.mode == "dev":
             return principals.DEV
-        if ON_BEHALF in connection.headers:
+        if principals.ON_BEHALF in connection.headers:
             return self._control_plane(connection)
         return principals.opener(self._authority, _authorization(connection), sandbox_id)
 
@@ -67,9 +64,9 @@ class Door:
             authorization=_authorization(connection),
             worker_id=self._worker_id,
         )
-        client_id = connection.headers[ON_BEHALF]
+        client_id = connection.headers[principals.ON_BEHALF]
         if not client_id or len(client_id) > tokens.MAX_ID:
-            raise errors.InvalidRequest("cannot act on behalf of nobody", field=ON_BEHALF)
+            raise errors.InvalidRequest("cannot act on behalf of nobody", field=principals.ON_BEHALF)
         return principals.Principal(client_id, internal.via, jti=internal.jti, expires_at=internal.expires_at)
 
 

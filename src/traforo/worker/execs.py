@@ -25,6 +25,8 @@ from traforo.worker.runtimes import contract
 
 Exec = runs.Exec
 
+_LOGS_PER_SANDBOX = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -33,12 +35,15 @@ class Limits:
     log: framelogs.Limits = field(default_factory=framelogs.Limits)
     result_bytes: int = 8 * 1024 * 1024
     """Bytes of each stream that a result carries."""
+    sandbox_bytes: int = boxes.DEFAULT_LOG_BYTES
+    """Bytes of all logs of one sandbox; beyond it those of ended execs are dropped, and then parts of the others."""
 
 
 def limits(settings: settings_worker.WorkerSettings) -> Limits:
     """Return the limits that an operator has set."""
     segment = min(settings.exec_log_segment_bytes, settings.exec_log_max_bytes)
-    return Limits(framelogs.Limits(settings.exec_log_max_bytes, segment), settings.result_max_bytes)
+    log = framelogs.Limits(settings.exec_log_max_bytes, segment)
+    return Limits(log, settings.result_max_bytes, _LOGS_PER_SANDBOX * settings.exec_log_max_bytes)
 
 
 class FramePage(msgspec.Struct, frozen=True):
@@ -106,7 +111,7 @@ class Execs:
         finally:
             box.starting -= 1
         self._start_duration.observe(self._clock.monotonic() - accepted)
-        run.log = self._store.new(run)
+        run.log = self._store.new(run, box.budget)
         self._watch.attach(box, run, running)
         return run
 
@@ -208,7 +213,7 @@ class Execs:
             except msgspec.ValidationError as error:
                 self._log.error("exec_unreadable", exec_id=record.exec_id, error=str(error))
                 continue
-            self._boxes.setdefault(record.sandbox_id, boxes.Box(None)).add(run)
+            self._box_of(record.sandbox_id).add(run)
 
     async def adopt(self, entry: entries.Entry) -> None:
         """Take over the execs of a live sandbox that an earlier worker started."""
@@ -229,10 +234,10 @@ class Execs:
         if label.hidden or run.outcome is not None:
             await self._watch.abandon(running, kill=label.hidden)
             return
-        run.log = await self._store.recover(run)
-        told = outcomes.decode(run.log.exit) if run.log.exit is not None else None
+        log = await self._store.recover(run, box.budget)
+        told = outcomes.decode(log.exit) if log.exit is not None else None
         if told is not None:
-            self._watch.attach_told(box, run, running, told, run.log.exit_ms)
+            self._watch.attach_told(box, run, running, told, log.exit_ms)
         else:
             self._watch.attach(box, run, running)
 
@@ -273,10 +278,14 @@ class Execs:
     # ---------------------------------------------------------------------------------------------- parts
 
     def _box(self, entry: entries.Entry) -> boxes.Box:
-        box = self._boxes.get(entry.text_id)
-        if box is None:
-            box = self._boxes[entry.text_id] = boxes.Box(entry)
+        box = self._box_of(entry.text_id)
         box.entry = entry
+        return box
+
+    def _box_of(self, sandbox_id: str) -> boxes.Box:
+        box = self._boxes.get(sandbox_id)
+        if box is None:
+            box = self._boxes[sandbox_id] = boxes.Box(None, self._limits.sandbox_bytes)
         return box
 
     def _sandbox(self, entry: entries.Entry) -> contract.RunningSandbox:
@@ -293,8 +302,10 @@ class Execs:
 
     async def _log_of(self, run: Exec) -> framelogs.FrameLog:
         log = run.log
-        if log is None:  # it ended before this worker started
-            log = run.log = await self._store.recover(run)
+        if log is None:  # it had no output, or ended before this worker started
+            box = self._boxes.get(run.sandbox_id)
+            budget = box.budget if box is not None else None
+            log = await self._store.recover(run, budget) if run.written.total else self._store.new(run, budget)
         return log
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from traforo.worker import frames, logmoves, logviews
+from traforo.worker import budgets, frames, logmoves, logviews
 
 MAX_FRAME_BYTES = 256 * 1024
 """Most bytes of payload in one frame."""
@@ -65,18 +64,47 @@ class _Last:
 class FrameLog:
     """Frames of one exec, in segment files `<stem>.0`, `<stem>.1`, … Not for several threads at once."""
 
-    def __init__(self, stem: str, limits: Limits, place: logmoves.Place | None = None) -> None:
-        """Begin a log. `place` makes and drops its files."""
+    __slots__ = (
+        "_budget",
+        "_fd",
+        "_files",
+        "_gone",
+        "_last",
+        "_limits",
+        "_newest",
+        "_segments",
+        "_serial",
+        "_stale",
+        "_stem",
+        "_written",
+        "count",
+        "exit",
+        "exit_ms",
+        "finished",
+        "lost",
+        "readers",
+    )
+
+    def __init__(
+        self,
+        stem: str,
+        limits: Limits,
+        place: logmoves.Place | None = None,
+        budget: budgets.Budget | None = None,
+    ) -> None:
+        """Begin a log. `place` makes and drops its files; `budget` is what it shares with others."""
         self._stem = stem
         self._limits = limits
         self._files = place or logmoves.Plain()
+        self._budget = budget or budgets.Budget(limits.max_bytes * 2)
         self._segments: list[logviews.Segment] = []
         self._serial = 0
         self._fd = -1
         self._last: _Last | None = None
         self._newest: dict[frames.Kind, int] = {}
         self._written = _NOTHING
-        self._gone: deque[logviews.Segment] = deque()
+        self._gone: list[logviews.Segment] = []
+        self._stale = False
         self.count = 0
         """Frames of output so far, and so the cursor of the next one."""
         self.lost = _NOTHING
@@ -85,6 +113,8 @@ class FrameLog:
         """Who is reading it in a thread: its files must not be used again for something else."""
         self.exit: bytes | None = None
         """Payload of the exit frame, once it is written."""
+        self.finished = False
+        """Whether nothing will be added."""
         self.exit_ms = 0
         """Wall time of the exit frame, milliseconds since the Unix epoch."""
 
@@ -92,6 +122,16 @@ class FrameLog:
     def empty(self) -> bool:
         """Whether there is no file."""
         return not self._segments
+
+    @property
+    def written(self) -> frames.Amounts:
+        """What was ever put into it."""
+        return self._written
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(segment.size for segment in self._segments)
 
     @property
     def oldest(self) -> int:
@@ -134,6 +174,7 @@ class FrameLog:
                 self._last.length += moved
                 self._segments[-1].size += moved
                 self._written = self._written.plus(self._last.header.kind, moved)
+                self._budget.change(moved)
             return
         if self._last is not None:
             self._last.unclosed = False
@@ -141,6 +182,16 @@ class FrameLog:
             self._enter(move)
         if moved or not move.header.flags & frames.OPEN:
             self._add(move.header, move.at, moved)
+
+    def shed(self) -> None:
+        """Drop everything if it is finished, else the oldest segment, or the only one when the next begins."""
+        if self.finished:
+            self._drop({segment.path for segment in self._segments})
+            self._budget.remove(self)
+        elif len(self._segments) > 1:
+            self._drop({self._segments[0].path})
+        else:
+            self._stale = True
 
     def append(self, kind: frames.Kind, payload: bytes, ms: int, *, flags: int = 0) -> None:
         """Write one frame whose payload is in memory. Raises OSError when the disk refuses."""
@@ -164,7 +215,18 @@ class FrameLog:
             if exit_frame is not None:
                 self.append(frames.Kind.EXIT, exit_frame, ms)
         finally:
+            self.finished = True
             self.close()
+
+    def missing(self, stdout: int, stderr: int, count: int) -> None:
+        """Count as lost what was once written and is in no file any more, as after a failure of power.
+
+        `stdout`, `stderr`: bytes written; `count`: frames there were, so that cursors keep their meaning.
+        """
+        written = self._written
+        self.lost = frames.Amounts(max(0, stdout - written.stdout), max(0, stderr - written.stderr))
+        if self.empty:
+            self.count = count
 
     def view(self, *, seal: bool = False) -> logviews.View:
         """Return what can be read now. With `seal` the last frame will not grow any more."""
@@ -186,9 +248,10 @@ class FrameLog:
     def detach(self) -> list[str]:
         """Forget everything and return the paths of its files, which are no longer its own."""
         self._let_go()
+        self._budget.change(-self.size)
+        self._budget.remove(self)
         paths = [segment.path for segment in self._segments]
-        self._segments, self._last = [], None
-        self._gone.clear()
+        self._segments, self._gone, self._last = [], [], None
         return paths
 
     # ------------------------------------------------------------------------------------------- deciding
@@ -200,7 +263,8 @@ class FrameLog:
         window = next((limit for below, limit in _GROWTH_MS if self.count < below), _LAST_GROWTH_MS)
         if not 0 <= ms - last.header.ms <= window:
             return None
-        return last if last.length < MAX_FRAME_BYTES and self._room() >= _LEAST_ROOM else None
+        full = last.length >= MAX_FRAME_BYTES or self._stale or self._room() < _LEAST_ROOM
+        return None if full else last
 
     def _room(self) -> int:
         return self._limits.segment_bytes - self._segments[-1].size
@@ -231,7 +295,7 @@ class FrameLog:
     def _full(self, length: int) -> bool:
         if not self._segments or len(self._segments[-1].offsets) >= self._limits.segment_frames:
             return True
-        return self._room() < max(_LEAST_ROOM, frames.HEADER_BYTES + length)
+        return self._stale or self._room() < max(_LEAST_ROOM, frames.HEADER_BYTES + length)
 
     def _doomed(self) -> list[logviews.Segment]:
         """Return the oldest segments, which must go when one more begins."""
@@ -239,7 +303,7 @@ class FrameLog:
         held = self._limits.segment_frames + self.count - self.oldest
         found = []
         for segment in self._segments:
-            if size <= self._limits.max_bytes and held <= self._limits.max_frames:
+            if size <= self._limits.max_bytes and held <= self._limits.max_frames and not self._stale:
                 break
             found.append(segment)
             size -= segment.size
@@ -253,33 +317,43 @@ class FrameLog:
         self._let_go()
         self._fd = move.made
         self._serial += 1
-        self._drop(len(move.doomed))
-        self._files.discard(move.doomed)
+        self._drop(set(move.doomed))
+        self._stale = False
+        if not self._segments:
+            self._budget.add(self)
         self._segments.append(
             logviews.Segment(move.path, self.count, self._written, array("I"), frames.SEGMENT_HEADER_BYTES)
         )
+        self._budget.change(frames.SEGMENT_HEADER_BYTES)
 
-    def _drop(self, count: int) -> None:
+    def _drop(self, paths: set[str]) -> None:
         """Leave out the oldest segments, and remember where their frames were for a while."""
-        self._gone.extend(self._segments[:count])
-        del self._segments[:count]
-        known = sum(len(segment.offsets) for segment in self._gone) if count else 0
+        dropped = [segment for segment in self._segments if segment.path in paths]
+        if not dropped:
+            return
+        self._segments = [segment for segment in self._segments if segment.path not in paths]
+        self._files.discard([segment.path for segment in dropped])
+        self._gone += dropped
+        known = sum(len(segment.offsets) for segment in self._gone)
         while known > _MAX_GONE_FRAMES:
-            known -= len(self._gone.popleft().offsets)
+            known -= len(self._gone.pop(0).offsets)
+        self._budget.change(-sum(segment.size for segment in dropped))
 
     def _add(self, header: frames.Header, at: int, moved: int) -> None:
         segment = self._segments[-1]
+        grown = at + moved - segment.size
         segment.size = at + moved
         if header.kind is frames.Kind.EXIT:
             self._last = None
+            self._budget.change(grown)
             return
-        offset = at - frames.HEADER_BYTES
-        segment.offsets.append(offset)
+        segment.offsets.append(at - frames.HEADER_BYTES)
         opened = bool(header.flags & frames.OPEN)
-        self._last = _Last(header, offset, moved, growable=opened, unclosed=opened)
+        self._last = _Last(header, at - frames.HEADER_BYTES, moved, growable=opened, unclosed=opened)
         self._newest[header.kind] = self.count
         self._written = self._written.plus(header.kind, moved)
         self.count += 1
+        self._budget.change(grown)
 
     def _let_go(self) -> None:
         if self._fd >= 0:
@@ -290,19 +364,32 @@ class FrameLog:
 
     @classmethod
     def recover(
-        cls, stem: str, limits: Limits, serials: Iterable[int], place: logmoves.Place | None = None
+        cls,
+        stem: str,
+        limits: Limits,
+        serials: Iterable[int],
+        place: logmoves.Place | None = None,
+        budget: budgets.Budget | None = None,
     ) -> FrameLog:
         """Rebuild a log from its files after a restart; `serials` are the numbers behind the stem.
 
-        Reads every header, so it belongs into a thread. A torn end is cut off. Raises OSError.
+        Reads every header, so it belongs into a thread. A torn end is cut off. It is counted in its budget by
+        `count_in`, since that belongs to another thread. Raises OSError.
         """
-        log = cls(stem, limits, place)
+        log = cls(stem, limits, place, budget)
         for serial in sorted(serials):
             log._serial = serial + 1
             found = logviews.scan(f"{stem}.{serial}")
             if found is not None and (log.empty or found.segment.first == log.count):
                 log._take_over(found)
         return log
+
+    def count_in(self, *, finished: bool) -> None:
+        """Count a recovered log in its budget; a `finished` one will not be added to."""
+        self.finished = finished
+        if self._segments:
+            self._budget.add(self)
+            self._budget.change(self.size)
 
     def _take_over(self, found: logviews.Scan) -> None:
         segment = found.segment

@@ -15,7 +15,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import TypeVar
 
-from traforo.worker import blanks, framelogs, runs
+from traforo.worker import blanks, budgets, framelogs, runs
 
 _THREADS = 4
 
@@ -34,17 +34,26 @@ class LogStore:
         self.executor = futures.ThreadPoolExecutor(_THREADS, "exec-output")
         self._blanks = blanks.Blanks(directory, self.executor)
 
-    def new(self, run: runs.Exec) -> framelogs.FrameLog:
-        """Return the log of an exec that starts; without a file yet."""
-        return framelogs.FrameLog(self._stem(run.id), self._limits, self._blanks)
+    def new(self, run: runs.Exec, budget: budgets.Budget | None) -> framelogs.FrameLog:
+        """Return the log of an exec that starts, or has no output; without a file."""
+        return framelogs.FrameLog(self._stem(run.id), self._limits, self._blanks, budget)
 
-    async def recover(self, run: runs.Exec) -> framelogs.FrameLog:
+    async def recover(self, run: runs.Exec, budget: budgets.Budget | None) -> framelogs.FrameLog:
         """Return the log of an exec that an earlier worker started. Raises OSError."""
         numbers = (await self._look()).get(run.id, [])
-        if not numbers:
-            return self.new(run)
-        recover = functools.partial(framelogs.FrameLog.recover, self._stem(run.id), self._limits, numbers, self._blanks)
-        return await self.in_thread(recover)
+        if numbers:
+            recover = functools.partial(
+                framelogs.FrameLog.recover, self._stem(run.id), self._limits, numbers, self._blanks, budget
+            )
+            log = await self.in_thread(recover)
+        else:
+            log = self.new(run, budget)
+        log.missing(run.written.stdout, run.written.stderr, run.written.frames)
+        if run.log is not None:  # somebody else was quicker
+            return run.log
+        log.count_in(finished=run.outcome is not None)
+        run.log = log
+        return log
 
     async def read(self, log: framelogs.FrameLog, work: Callable[[], T], *, inline_bytes: int) -> T:
         """Read a log: at once where it is small, else in a thread."""

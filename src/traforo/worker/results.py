@@ -61,6 +61,8 @@ def collect(view: logviews.View, max_bytes: int, gone: frames.Amounts, *, ended:
     while any(left.values()) and (found := view.read(cursor, _CHUNK_FRAMES, PAGE_BYTES)):
         for frame in found:
             kind = frame.header.kind
+            if truncated[kind] and not left[kind]:
+                continue  # what the limit cut may be half a character, which is not the command's mistake
             payload = frame.payload[: left[kind]]
             left[kind] -= len(payload)
             pieces.append((kind, texts.decode(frames.Frame(frame.header, payload))))

@@ -17,6 +17,23 @@ from traforo.worker import framelogs, outcomes, pumps, records
 from traforo.worker.runtimes import contract
 
 
+class Written(msgspec.Struct, frozen=True, array_like=True):
+    """How much output an exec had, whether or not it is still there."""
+
+    stdout: int = 0
+    """Bytes."""
+    stderr: int = 0
+    frames: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes of both streams."""
+        return self.stdout + self.stderr
+
+
+NOTHING = Written()
+
+
 @dataclass(slots=True, eq=False)
 class Exec:
     """One exec. Compared by identity."""
@@ -39,7 +56,9 @@ class Exec:
     duration_ms: float | None = None
     """None while it runs, and where nobody saw its end."""
     log: framelogs.FrameLog | None = None
-    """None after a restart until somebody reads it."""
+    """None after a restart until somebody reads it, and for an ended exec that had no output."""
+    written: Written = field(default_factory=lambda: NOTHING)
+    """Its output, once it has ended."""
     running: contract.RunningExec | None = None
     """Handle of the runtime; None when it has ended."""
     pump: pumps.Pump | None = None
@@ -109,6 +128,8 @@ class Exec:
             facts["timeout_ms"] = self.timeout_ms
         if self.outcome is not None:
             facts["outcome"] = msgspec.to_builtins(self.outcome)
+            if self.written.total:
+                facts["written"] = msgspec.to_builtins(self.written)
         return records.ExecRecord(
             exec_id=self.id,
             sandbox_id=self.sandbox_id,
@@ -133,4 +154,5 @@ def restore(record: records.ExecRecord) -> Exec:
         outcome=None if outcome is None else msgspec.convert(outcome, outcomes.Outcome),
         completed_at=record.ended_at,
         duration_ms=msgspec.convert(facts.get("duration_ms"), float | None),
+        written=msgspec.convert(facts.get("written", ()), Written),
     )

@@ -232,16 +232,13 @@ class Supervisor:
     async def close(self, *, keep: bool) -> None:
         """Stop for good: end every sandbox, or with `keep` leave them to the next worker. The journal is flushed."""
         self.cordon()
-        starting = [entry.starting for entry in self.roster if entry.starting and not entry.starting.done()]
-        if starting:
-            await asyncio.wait(starting)
         if not keep:
             stops = [self.stop(entry, states.EndReason.WORKER_STOPPED) for entry in self.roster if entry.live]
             for result in await asyncio.gather(*stops, return_exceptions=True):
                 if isinstance(result, BaseException):
                     self._log.error("sandbox_stop_failed", error=repr(result))
         self._alarm.cancel()
-        await self._books.tasks.drain()
+        await self._books.tasks.drain()  # starts that are under way too
         await self._books.execs.close()
         await self._books.journal.flush()
         await self._books.tasks.drain()  # the runtimes forget what the journal now has

@@ -116,7 +116,7 @@ class Watch:
         """Drop an ended exec and its log."""
         if not run.hidden:
             self._journal.drop_exec(run.id)
-        if run.log is None or not run.log.empty:
+        if run.written.total:
             self._tasks.spawn(self._store.remove([run]))
 
     async def detach(self, run: runs.Exec) -> None:
@@ -203,6 +203,11 @@ class Watch:
         """Make an end known: to those who wait, to the journal, and then to the runtime."""
         run.outcome = outcome
         run.completed_at = completed_at
+        if run.log is not None:
+            run.log.finished = True
+            run.written = runs.Written(run.log.written.stdout, run.log.written.stderr, run.log.count)
+            if run.log.empty and not run.log.dropped.total:
+                run.log = None
         running, run.running = run.running, None
         pushed = box.end(run)
         run.finish()

@@ -16,11 +16,10 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from traforo.api import answers, servers, tokens
-from traforo.control import inquiries, processes
+from traforo.control import processes
 from traforo.domain import clocks, errors, ids
 from traforo.settings import control, groups
 from traforo.store import databases
-from traforo.worker import doors
 
 SECRET = "a secret of thirty-two bytes at least"
 SANDBOX = f"sbx_{ids.worker_hash('one.example')}_01K6Z8Q4T3V7WXYZ0123456789"
@@ -284,11 +283,6 @@ async def test_large_upload_is_answered_with_its_redirect(tmp_path: Path) -> Non
         answer = await http.put(f"/sandboxes/{SANDBOX}/files?path=/a", content=b"x" * 3 * 1024 * 1024)
         assert answer.headers["location"] == f"http://127.0.0.1:9/sandboxes/{SANDBOX}/files?path=/a"
         assert (await http.get("/healthz")).status_code == 200
-
-
-def test_both_planes_name_the_client_alike() -> None:
-    """The header by which one asks is the one that the other reads; neither imports the other."""
-    assert inquiries.ON_BEHALF == doors.ON_BEHALF
 
 
 async def test_cancelled_write_leaves_the_store_whole(tmp_path: Path) -> None:

@@ -398,6 +398,39 @@ async def test_unknown_logs_are_removed(bench: benches.Bench) -> None:
     assert (await bench.execs.result(bench.execs.get(bench.entry, run.id)))["stdout"] == "kept\n"
 
 
+async def test_logs_that_vanished(bench: benches.Bench) -> None:
+    """Where the files of a log are gone after a restart, the result says so, and readers still get to the end."""
+    run = await bench.run("echo some; echo more >&2")
+    await bench.execs.wait(run)
+    frames = [frame async for frame in bench.frames(run)]
+    await until_released(bench)
+    for path in bench.directory.iterdir():
+        path.unlink()
+    await bench.crash()
+    again = bench.execs.get(bench.entry, run.id)
+    result = await bench.execs.result(again)
+    assert (result["exit_code"], result["stdout"], result["stdout_truncated"], result["stderr_truncated"]) == (
+        0,
+        "",
+        True,
+        True,
+    )
+    page = await bench.execs.frames(again, cursor=1, wait=0, limit=9, encoding="utf8")
+    assert (page.frames, page.has_more, page.dropped) == (frames[-1:], False, len("some\nmore\n"))
+
+
+async def test_sandbox_has_one_limit_for_all_logs(tmp_path: Path) -> None:
+    """However many commands print, the logs of a sandbox keep to their limit, and what is left out is told."""
+    log = framelogs.Limits(max_bytes=1 << 20, segment_bytes=1 << 16)
+    async with benches.made(tmp_path, execs.Limits(log, sandbox_bytes=1 << 20)) as bench:
+        results = [await bench.done("seq 1 50000") for _ in range(10)]
+        assert sum(path.stat().st_size for path in bench.directory.iterdir()) <= 1 << 20
+        assert not any(result["stdout_truncated"] for result in results)
+        later = [await bench.execs.result(bench.execs.get(bench.entry, result["exec_id"])) for result in results]
+        assert later[-1] == results[-1]
+        assert (later[0]["stdout"], later[0]["stdout_truncated"]) == ("", True)
+
+
 async def test_unreadable_label(bench: benches.Bench) -> None:
     """An exec that nobody can describe is let go, and the others are adopted."""
     broken = await bench.run(["sleep", "100"])

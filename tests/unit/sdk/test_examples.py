@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +57,19 @@ def test_async_example(code: str, control: FakeServer, monkeypatch: pytest.Monke
     asyncio.run(coroutine)
     assert control.worker is not None
     assert {sandbox.state for sandbox in control.worker.sandboxes.values()} <= {"stopped"}
+
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "python-sdk.md"
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL))
+def test_guide_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The programs in the guide run as they stand."""
+    monkeypatch.setenv("TRAFORO_URL", control.url)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "example", "exec"), {})
+    assert control.worker is not None
+    assert {sandbox.state for sandbox in control.worker.sandboxes.values()} == {"stopped"}
 
 
 def test_the_main_methods_have_examples() -> None:

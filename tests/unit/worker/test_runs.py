@@ -23,6 +23,7 @@ ENDED = {
     "duration_ms": 1250.0,
     "runtime": "python",
     "timeout_ms": 1000,
+    "written": runs.Written(5, 6, 2),
 }
 
 
@@ -33,9 +34,12 @@ def test_journal_round_trip(changes: dict[str, object]) -> None:
     record = msgspec.json.decode(msgspec.json.encode(found.record()), type=records.ExecRecord)
     assert runs.restore(record).summary() == found.summary()
     assert runs.restore(record).timeout_ms == found.timeout_ms
+    assert runs.restore(record).written == found.written
 
 
-@pytest.mark.parametrize("facts", [{"command": 7}, {"outcome": {"end": "bored"}}, {"duration_ms": "x"}])
+@pytest.mark.parametrize(
+    "facts", [{"command": 7}, {"outcome": {"end": "bored"}}, {"duration_ms": "x"}, {"written": ["x"]}]
+)
 def test_foreign_facts(facts: dict[str, object]) -> None:
     """Facts that are none of ours are refused."""
     record = records.ExecRecord(

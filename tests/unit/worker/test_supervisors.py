@@ -369,10 +369,9 @@ class TestLease:
         """Nobody calls, and the runtime keeps no deadline: a lease ends without help."""
         async with workers.made(tmp_path, clock=_RealClock()) as worker:
             monkeypatch.setattr(worker.spawner, "arm", lambda _: None)
-            entry = await worker.create(ttl_seconds=0.02)
-            assert entry.running is not None
-            end = await entry.running.ended
-            assert end.reason is EndReason.EXPIRED
+            made = [await worker.create(ttl_seconds=ttl) for ttl in (0.02, 0.06)]
+            ended = [entry.running.ended for entry in made if entry.running is not None]
+            assert [end.reason for end in await asyncio.gather(*ended)] == [EndReason.EXPIRED] * 2
 
     async def test_a_step_of_the_wall_clock_is_noticed(
         self, worker: workers.FakeWorker, monkeypatch: pytest.MonkeyPatch
@@ -425,6 +424,28 @@ class TestLease:
         monkeypatch.setattr(entry.running, "update", update)
         first, second = await asyncio.gather(worker.supervisor.renew(entry, 100), worker.supervisor.renew(entry, 200))
         assert first < second == entry.expires_at == entry.running.deadline
+
+    async def test_an_end_during_a_renewal_wins(
+        self, worker: workers.FakeWorker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A renewal that the runtime took while the sandbox was being killed is not acknowledged."""
+        entry = await worker.create(ttl_seconds=30)
+        assert entry.running is not None
+        expires_at, real, gate = entry.expires_at, entry.running.update, asyncio.Event()
+
+        async def update(*, label: bytes, deadline: float | None) -> None:
+            await real(label=label, deadline=deadline)
+            await gate.wait()
+
+        monkeypatch.setattr(entry.running, "update", update)
+        renewal = asyncio.create_task(worker.supervisor.renew(entry, 100))
+        await workers.until(lambda: worker.spawner.sandboxes[entry.text_id].deadline != expires_at)
+        await worker.supervisor.stop(entry, EndReason.DELETED)
+        gate.set()
+        with pytest.raises(errors.Conflict):
+            await renewal
+        assert entry.expires_at == expires_at
+        assert len(worker.supervisor._books.expiries) == 0
 
     @pytest.mark.parametrize("ttl", [0.5, 8 * 86400])
     async def test_a_lease_has_limits(self, worker: workers.FakeWorker, ttl: float) -> None:
@@ -642,14 +663,21 @@ class TestClose:
         await worker.close()
 
     async def test_keep_leaves_them_to_the_next_worker(self, tmp_path: Path) -> None:
-        """Nothing is killed, nobody is told of an end, and the next worker serves them."""
+        """Starts in progress end, nothing is killed, nobody is told of an end, and the next worker serves them."""
         worker = await workers.FakeWorker(tmp_path).start()
         entry = await worker.create()
-        await worker.close(keep=True)
+        worker.spawner.create_gate = asyncio.Event()
+        late = asyncio.create_task(worker.create())
+        await workers.until(lambda: worker.spawner.creates == 2)
+        closing = asyncio.create_task(worker.close(keep=True))
+        await asyncio.sleep(0)
+        worker.spawner.create_gate.set()
+        await closing
         assert worker.spawner.kills == {}
-        assert entry.state is SandboxState.RUNNING
+        found = [entry, await late]
+        assert {one.state for one in found} == {SandboxState.RUNNING}
         worker = await worker.again()
-        assert worker.supervisor.get(entry.id).state is SandboxState.RUNNING
+        assert {worker.supervisor.get(one.id).state for one in found} == {SandboxState.RUNNING}
         await worker.close()
         assert worker.unused
 

@@ -1,8 +1,8 @@
 """Control groups of the host: which hierarchies there are, and what to write into them for a sandbox's limits.
 
 Three kinds of hosts exist: v2 alone, v1 alone, and hybrid ones with v1 controllers beside a bare v2 tree. Limits go
-where the controllers are. Finding and killing whole process trees always goes through v2, bare or not: its
-`cgroup.kill` misses nobody and every kernel we run on has it.
+where the controllers are; where in a v2 tree we may put them, `delegations` finds out. Finding and killing whole
+process trees always goes through v2, bare or not: its `cgroup.kill` misses nobody and every kernel we run on has it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from traforo.domain import specs
+from traforo.worker.hosts import delegations
 
 CONTROLLERS = ("cpu", "memory", "pids")
 CPU_PERIOD_US = 100_000
@@ -53,6 +54,8 @@ class Mount:
     version: int
     path: str
     options: frozenset[str]
+    root: str = "/"
+    """Which part of the tree is mounted there."""
 
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -66,8 +69,8 @@ def parse_mounts(mountinfo: str) -> list[Mount]:
         parts, tail = left.split(), right.split()
         if not separator or len(parts) < 5 or len(tail) < 3 or tail[0] not in {"cgroup", "cgroup2"}:
             continue
-        path = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), parts[4])
-        found.append(Mount(2 if tail[0] == "cgroup2" else 1, path, frozenset(tail[2].split(","))))
+        root, path = (_ESCAPE.sub(lambda match: chr(int(match[1], 8)), part) for part in parts[3:5])
+        found.append(Mount(2 if tail[0] == "cgroup2" else 1, path, frozenset(tail[2].split(",")), root))
     return found
 
 
@@ -75,21 +78,31 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _prepare_v2(mount: str, name: str) -> Hierarchy | None:
-    """Make our cgroup in a v2 tree and pass on the controllers it offers; None where we may not."""
-    group = Path(mount, name)
+def _prepare_v2(mount: Mount, name: str, membership: str) -> Hierarchy | None:
+    """Make our cgroup in a v2 tree, where it gets the most controllers; None where we may not."""
+    best: Hierarchy | None = None
+    for place in delegations.places(mount.path, mount.root, membership):
+        offered = delegations.offered(place, CONTROLLERS)
+        if not delegations.is_ours(place) or (best is not None and len(offered) <= len(best.controllers)):
+            continue
+        found = _prepare_place(place, name, offered)
+        if found is not None and best is not None:
+            worse = found if len(found.controllers) <= len(best.controllers) else best
+            remove(Path(worse.path))
+            best = best if worse is found else found
+        else:
+            best = best or found
+    return best
+
+
+def _prepare_place(place: Path, name: str, offered: frozenset[str]) -> Hierarchy | None:
+    group = place / name
     try:
-        available = frozenset((Path(mount) / "cgroup.controllers").read_text().split()) & set(CONTROLLERS)
-        for parent in (Path(mount), group):
-            if parent == group:
-                group.mkdir(exist_ok=True)
-            for controller in sorted(available):
-                _write(parent / "cgroup.subtree_control", f"+{controller}")
+        group.mkdir(exist_ok=True)
     except OSError:
-        if not group.is_dir():
-            return None
-        available = frozenset()
-    enabled = frozenset((group / "cgroup.subtree_control").read_text().split()) & available
+        return None
+    enabled = delegations.pass_on(place, offered, name + delegations.LEAF)
+    enabled = delegations.pass_on(group, enabled, name + delegations.LEAF)
     swap = "memory.swap.max" if (group / "memory.swap.max").exists() else None
     return Hierarchy(2, str(group), enabled, swap)
 
@@ -105,8 +118,11 @@ def _prepare_v1(mount: Mount, name: str) -> Hierarchy | None:
     return Hierarchy(1, str(group), frozenset(controllers), swap)
 
 
-def prepare(name: str, mountinfo: str) -> Layout:
-    """Make our cgroup `name` in every tree that can limit or track sandboxes. Blocks; called once at start."""
+def prepare(name: str, mountinfo: str, membership: str = "") -> Layout:
+    """Make our cgroup `name` in every tree that can limit or track sandboxes. Blocks; called once at start.
+
+    The texts are those of /proc/self/mountinfo and, for trees where only our own cgroup is ours, /proc/self/cgroup.
+    """
     hierarchies: list[Hierarchy] = []
     missing = set(CONTROLLERS)
     mounts = parse_mounts(mountinfo)
@@ -114,7 +130,7 @@ def prepare(name: str, mountinfo: str) -> Layout:
         if mount.version == 2:
             if any(found.version == 2 for found in hierarchies):
                 continue
-            prepared = _prepare_v2(mount.path, name)
+            prepared = _prepare_v2(mount, name, membership)
         elif mount.options & missing:
             prepared = _prepare_v1(mount, name)
         else:

@@ -65,11 +65,16 @@ class Disk:
 
 def missing() -> str:
     """Say what this host lacks for disks, or return an empty string."""
-    if shutil.which("mkfs.ext4") is None:
+    if _program() is None:
         return "mkfs.ext4 is not installed (package e2fsprogs)"
     if not os.access("/dev/loop-control", os.R_OK | os.W_OK):
         return "no access to /dev/loop-control"
     return ""
+
+
+def _program() -> str | None:
+    """Find mkfs.ext4 where distributions put it too: the PATH of an ordinary user or a service may lack that."""
+    return shutil.which("mkfs.ext4", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
 
 
 def make(image: Path, size_mib: int, owner: int) -> Disk:
@@ -86,7 +91,7 @@ def make(image: Path, size_mib: int, owner: int) -> Disk:
             os.fchmod(file.fileno(), 0o600)
             file.truncate(max(size_mib, MINIMUM_MIB) << 20)
         options = ("-q", "-m", "0", "-O", "^has_journal", "-E", f"root_owner={owner}:{owner},nodiscard")
-        subprocess.run(["mkfs.ext4", *options, str(image)], check=True, capture_output=True, timeout=60)
+        subprocess.run([_program() or "mkfs.ext4", *options, str(image)], check=True, capture_output=True, timeout=60)
         return _attach(image)
     except (OSError, subprocess.SubprocessError) as error:
         image.unlink(missing_ok=True)

@@ -166,6 +166,12 @@ def changed_config(files: Files) -> None:
     files[f"blobs/sha256/{config}"] = files[f"blobs/sha256/{config}"].replace(b"A=b", b"A=c")
 
 
+def another_size(files: Files) -> None:
+    index = json.loads(files["index.json"])
+    index["manifests"][0]["size"] += 1
+    files["index.json"] = json.dumps(index).encode()
+
+
 def no_index(files: Files) -> None:
     del files["index.json"]
 
@@ -180,6 +186,7 @@ def no_index(files: Files) -> None:
         (missing_layer, "it has no 'blobs/"),
         (changed_manifest, "does not have its digest and size"),
         (changed_config, "does not have its digest and size"),
+        (another_size, "does not have its digest and size"),
         (no_index, "it has no 'index.json'"),
     ],
 )

@@ -33,7 +33,8 @@ def cgroup_name(run_dir: Path) -> str:
 
 def look(run_dir: Path, memory_mib: int) -> plans.Host:
     """Find out what plans need to know of this host, and make the worker's control groups. Blocks."""
-    layout = cgroups.prepare(cgroup_name(run_dir), Path("/proc/self/mountinfo").read_text())
+    proc = Path("/proc/self")
+    layout = cgroups.prepare(cgroup_name(run_dir), (proc / "mountinfo").read_text(), (proc / "cgroup").read_text())
     cgroups.limit_total(layout, memory_mib << 20)
     masked, read_only = plans.look_at_proc()
     return plans.Host(features.probe("/usr"), layout, str(run_dir / "devices"), masked, read_only)

@@ -137,6 +137,7 @@ class Sandbox:
         self._last_number = 0
         self._starting: dict[int, wire.Message | None] = {}
         self._oom_seen = 0
+        self._asked: states.EndReason | None = None
         self.channel = channels.Channel(descriptor, self._event, self._channel_closed)
         self.files: contract.Files = files.Files(self.channel)
 
@@ -214,8 +215,19 @@ class Sandbox:
     async def kill(self, reason: states.EndReason) -> contract.SandboxEnd:
         """Kill everything in it."""
         if not self.ended.done():
+            self._asked = self._asked or reason
             await self._spawner().kill(self.sandbox_id, reason)
         return await asyncio.shield(self.ended)
+
+    def unseen_end(self, now: float) -> contract.SandboxEnd:
+        """Say how it ended while no spawner was there to see it, from what is known; `now` in Unix seconds."""
+        oom_kills = self.oom_kills()
+        if self._asked is not None:
+            return contract.SandboxEnd(self._asked, oom_kills)
+        if self.deadline is not None and self.deadline <= now:
+            return contract.SandboxEnd(states.EndReason.EXPIRED, oom_kills)
+        reason = states.EndReason.OUT_OF_MEMORY if oom_kills else states.EndReason.LOST
+        return contract.SandboxEnd(reason, oom_kills)
 
     def end(self, end: contract.SandboxEnd) -> None:
         """Note that it is dead; the first word counts. Its execs have ended with it."""

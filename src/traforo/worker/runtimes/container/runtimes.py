@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,12 @@ from traforo.domain import errors, states
 from traforo.wire import init_messages as wire
 from traforo.worker.hosts import cgroups, disks
 from traforo.worker.runtimes import contract
-from traforo.worker.runtimes.container import channels, inits, plans, slots, spawners
+from traforo.worker.runtimes.container import channels, inits, plans, remains, slots, spawners
 
 _READY_SECONDS = 30.0
+_RETRY_SECONDS = 0.5
+_CLEAR_TRIES = 200
+_CLEAR_PAUSE_SECONDS = 0.02
 _SLOTS_MAX = 16384
 
 
@@ -62,6 +64,7 @@ class ContainerRuntime:
         self._uids: dict[str, int] = {}
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
+        self._trouble = ""
         oom = next((found for found in host.layout.hierarchies if cgroups.oom_file(found)), None)
         self._oom = (oom.path, cgroups.oom_file(oom)) if oom else None
 
@@ -70,7 +73,7 @@ class ContainerRuntime:
         for directory in (self._places.run_dir, self._places.stage, self._places.devices):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._places.stage.chmod(0o755)  # a new sandbox's root stands in it; it is empty, and the way to it is closed
-        await self._connect()
+        self._spawner, _ = await self._connect()
         live: list[contract.RunningSandbox] = []
         dead: list[contract.DeadSandbox] = []
         for known in await self._current().known():
@@ -118,6 +121,10 @@ class ContainerRuntime:
             )
         except channels.Refused as error:
             raise errors.StartFailed(f"cannot start a sandbox: {error}", stage=error.stage) from error
+        except channels.Closed as error:
+            # The spawner died on it. An init that was made has nobody left to talk to, and exits.
+            await asyncio.shield(self._clear(request.sandbox_id))
+            raise errors.WorkerUnavailable("the spawner died", hint="try again in a moment") from error
         sandbox = self._register(request.sandbox_id, control, pid, request.label, request.deadline)
         if uid is not None:
             self._uids[request.sandbox_id] = uid
@@ -172,13 +179,16 @@ class ContainerRuntime:
 
     async def forget(self, sandbox_id: str) -> None:
         """Drop the memory of a dead sandbox."""
-        await self._current().forget(sandbox_id)
+        # What a spawner remembered died with it.
+        with contextlib.suppress(channels.Closed, errors.WorkerUnavailable):
+            await self._current().forget(sandbox_id)
 
     async def close(self, *, keep: bool) -> None:
         """Stop, with or without the sandboxes."""
-        self._closing = True
-        if self._recovery is not None:
+        if self._recovery is not None:  # those who are handed over only halfway would be nobody's
+            await asyncio.wait([self._recovery], timeout=_READY_SECONDS)
             self._recovery.cancel()
+        self._closing = True
         if self._spawner is None:
             return
         if not keep:
@@ -187,6 +197,7 @@ class ContainerRuntime:
             # Refused while something lives in it that is not ours to kill.
             with contextlib.suppress(channels.Refused, channels.Closed):
                 await self._spawner.shutdown()
+                await asyncio.to_thread(remains.retire, self._host.layout)
         for sandbox in list(self._sandboxes.values()):
             sandbox.channel.close()
         if self._spawner is not None:
@@ -194,11 +205,11 @@ class ContainerRuntime:
 
     def _current(self) -> spawners.Spawner:
         if self._spawner is None:
-            raise errors.WorkerUnavailable("the spawner is being started again", hint="try again in a moment")
+            raise errors.WorkerUnavailable(self._trouble, hint="try again in a moment")
         return self._spawner
 
-    async def _connect(self) -> bool:
-        """Connect to the spawner. Returns whether it is a new one."""
+    async def _connect(self) -> tuple[spawners.Spawner, bool]:
+        """Connect to the spawner, or to a new one. Returns it and whether it is new."""
         descriptor = spawners.connect(self._places.socket)
         fresh = descriptor is None
         if descriptor is None:
@@ -208,9 +219,12 @@ class ContainerRuntime:
             ]  # fmt: skip
             descriptor = await spawners.launch(command, self._places.socket, self._places.run_dir / "spawner.log")
         spawner = spawners.Spawner(descriptor, self._ended, self._spawner_closed)
-        await spawner.hello()
-        self._spawner = spawner
-        return fresh
+        try:
+            await spawner.hello()
+        except BaseException:
+            spawner.close()
+            raise
+        return spawner, fresh
 
     def _ended(self, sandbox_id: str, end: contract.SandboxEnd) -> None:
         sandbox = self._sandboxes.pop(sandbox_id, None)
@@ -219,21 +233,38 @@ class ContainerRuntime:
             sandbox.end(end)
 
     def _spawner_closed(self) -> None:
-        self._spawner = None
-        if not self._closing:
+        if self._spawner is not None and not self._closing:  # else it was not yet in use: who asked it is told
+            self._spawner = None
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
-        """Give the live sandboxes to a new spawner: the old one was killed, they were not."""
-        fresh = await self._connect()
-        spawner = self._current()
-        remembered = {known.sandbox_id: known for known in ([] if fresh else await spawner.known())}
-        for sandbox in list(self._sandboxes.values()):
-            known = remembered.get(sandbox.sandbox_id)
-            if known is None:
-                await self._hand_over(spawner, sandbox)
-            elif not known.live:  # it died while we were cut off
-                self._ended(sandbox.sandbox_id, known.end)
+        """Give the live sandboxes to a new spawner: the old one was killed, they were not.
+
+        Nobody may use the new one before it knows all of them: it would call those dead that it does not know yet.
+        """
+        self._trouble = "the spawner is being started again"
+        while self._spawner is None:
+            try:
+                spawner, fresh = await self._connect()
+                await self._hand_all_over(spawner, fresh=fresh)
+            except (channels.Refused, OSError, errors.TraforoError) as error:
+                self._trouble = f"the spawner cannot be started again yet: {error}"
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._spawner = None if spawner.closed else spawner
+
+    async def _hand_all_over(self, spawner: spawners.Spawner, *, fresh: bool) -> None:
+        try:
+            remembered = {known.sandbox_id: known for known in ([] if fresh else await spawner.known())}
+            for sandbox in list(self._sandboxes.values()):
+                known = remembered.get(sandbox.sandbox_id)
+                if known is None:
+                    await self._hand_over(spawner, sandbox)
+                elif not known.live:  # it died while we were cut off
+                    self._ended(sandbox.sandbox_id, known.end)
+        except BaseException:
+            spawner.close()
+            raise
 
     async def _hand_over(self, spawner: spawners.Spawner, sandbox: inits.Sandbox) -> None:
         groups = [
@@ -250,23 +281,40 @@ class ContainerRuntime:
             True,
             contract.SandboxEnd(states.EndReason.LOST),
         )
-        try:
-            pidfd = os.pidfd_open(sandbox.pid)
-        except ProcessLookupError:
-            await asyncio.to_thread(_remove_groups, groups)
-            self._ended(sandbox.sandbox_id, contract.SandboxEnd(states.EndReason.LOST))
+        pidfd = _open_process(sandbox.pid)
+        sandbox.channel.drain()
+        if pidfd < 0 or sandbox.channel.closed:  # closed by its end: then the number may be another process by now
+            _close(pidfd)
+            end = sandbox.unseen_end(time.time())
+            await self._clear(sandbox.sandbox_id)
+            self._ended(sandbox.sandbox_id, end)
             return
         control = sandbox.channel.duplicate()
         try:
             await spawner.adopt(known, b"".join(group.encode() for group in groups), control, pidfd)
         finally:
-            os.close(pidfd)
+            _close(pidfd)
             os.close(control)
 
+    async def _clear(self, sandbox_id: str) -> None:
+        """Remove the control groups of a sandbox that no spawner knows, with whatever still runs in them."""
+        for _ in range(_CLEAR_TRIES):
+            if await asyncio.to_thread(remains.clear, self._host.layout, sandbox_id):
+                return
+            await asyncio.sleep(_CLEAR_PAUSE_SECONDS)
 
-def _remove_groups(groups: Sequence[plans.Group]) -> None:
-    for group in groups:
-        cgroups.remove(Path(group.path))
+
+def _open_process(pid: int) -> int:
+    """Return a descriptor of a process, -1 if it is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def _first_uid(pid: int) -> int | None:

@@ -83,6 +83,11 @@ class Spawner:
         self._on_end = on_end
         self._channel = channels.Channel(descriptor, self._event, on_close)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._channel.closed
+
     def _event(self, message: wire.Message) -> None:
         if message.kind == wire.Type.SANDBOX_EXITED:
             self._on_end(message.string(wire.Tag.ID) or "", read_end(message))
@@ -126,7 +131,7 @@ class Spawner:
         await self._channel.request(wire.Type.ADOPT, b"".join(fields), (control, pidfd))
 
     async def update(self, sandbox_id: str, label: bytes, deadline: float | None) -> None:
-        """Replace what is kept of a sandbox. Raises `Lost` if it is dead."""
+        """Replace what is kept of a sandbox. Raises `Lost` if it is dead, `WorkerUnavailable` if the spawner is."""
         fields = (
             wire.string(wire.Tag.ID, sandbox_id),
             wire.field(wire.Tag.LABEL, label),
@@ -136,14 +141,18 @@ class Spawner:
             await self._channel.request(wire.Type.UPDATE, b"".join(fields))
         except channels.Refused as error:
             raise errors.Lost(f"cannot update sandbox {sandbox_id!r}: {error.text}") from error
+        except channels.Closed as error:
+            raise _unavailable() from error
 
     async def kill(self, sandbox_id: str, reason: states.EndReason) -> None:
-        """Kill a sandbox; its end is told by `on_end`. An unknown one is fine."""
+        """Kill a sandbox; its end is told by `on_end`. An unknown one is fine. Raises `WorkerUnavailable`."""
         fields = wire.string(wire.Tag.ID, sandbox_id) + wire.string(wire.Tag.REASON, reason.value)
         try:
             await self._channel.request(wire.Type.KILL, fields)
         except channels.Refused:
             self._on_end(sandbox_id, contract.SandboxEnd(reason))
+        except channels.Closed as error:
+            raise _unavailable() from error
 
     async def forget(self, sandbox_id: str) -> None:
         """Drop a dead sandbox. An unknown one is fine."""
@@ -168,6 +177,11 @@ class Spawner:
     def close(self) -> None:
         """Let go of the connection; the spawner goes on."""
         self._channel.close()
+
+
+def _unavailable() -> errors.WorkerUnavailable:
+    """Say that the spawner died: what was asked of it may have been done, what it kept alive lives."""
+    return errors.WorkerUnavailable("the spawner died", hint="try again in a moment")
 
 
 def _only(descriptors: Sequence[int]) -> int:

@@ -1,0 +1,132 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from traforo.cli import children
+
+READY = "import signal, sys, time; {}; print('ready', flush=True); time.sleep(60)"
+IGNORING = READY.format("signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+OBEDIENT = READY.format("signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))")
+
+
+@pytest.fixture
+def stopping() -> Iterator[children.StopSignals]:
+    signals = children.StopSignals()
+    with signals.installed():
+        yield signals
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[[str, str], children.Child]]:
+    made: list[children.Child] = []
+
+    def start(name: str, code: str) -> children.Child:
+        words = tmp_path / f"{name}.err"
+        with words.open("wb") as file:
+            process = subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=file)
+        made.append(children.Child(name, process, words, tmp_path / f"{name}.log"))
+        while not words.read_bytes() and process.poll() is None:
+            time.sleep(0.005)
+        return made[-1]
+
+    yield start
+    for item in made:
+        item.process.kill()
+        item.process.wait()
+
+
+Make = Callable[[str, str], children.Child]
+
+
+def test_stop_asks_the_last_one_first(child: Make, stopping: children.StopSignals) -> None:
+    """And tells whether all went well."""
+    both = [child("a", OBEDIENT), child("b", OBEDIENT)]
+    assert children.stop(both, 20, stopping)
+    assert [item.process.returncode for item in both] == [0, 0]
+
+
+def test_stop_kills_what_does_not_end(child: Make, stopping: children.StopSignals) -> None:
+    """After its time, without harm to the others."""
+    both = [child("a", OBEDIENT), child("b", IGNORING)]
+    assert not children.stop(both, 0.05, stopping)
+    assert [item.process.returncode for item in both] == [0, -signal.SIGKILL]
+
+
+def test_stop_knows_an_end_that_was_not_clean(child: Make, stopping: children.StopSignals) -> None:
+    """Whoever had ended before, with an error, did not end cleanly."""
+    failed = child("a", "raise SystemExit(3)")
+    failed.process.wait()
+    assert not children.stop([failed], 1, stopping)
+    assert failed.ended() == "the a process ended with exit code 3"
+
+
+def test_an_impatient_person_is_heard(
+    child: Make, stopping: children.StopSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C some time after the first kills; two at once, as some tools send, do not."""
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert (stopping.count, stopping.urgent) == (2, False)
+    monkeypatch.setattr(children, "_IMPATIENCE_SECONDS", 0.0)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stopping.urgent
+    assert not children.stop([child("a", IGNORING)], 20, stopping)
+
+
+def test_sigterm_is_never_impatient(stopping: children.StopSignals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service manager that repeats itself gets the same clean stop."""
+    monkeypatch.setattr(children, "_IMPATIENCE_SECONDS", 0.0)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+    assert (stopping.count, stopping.urgent) == (3, False)
+
+
+def test_wait_returns_for_each_reason(child: Make, stopping: children.StopSignals) -> None:
+    """A signal, the end of a child, and the time."""
+    stopping.wait([child("a", OBEDIENT)], 0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    stopping.wait([], None)
+    ended = child("b", "")
+    stopping.wait([ended], None)
+    ended.process.wait()
+    stopping.wait([ended], None)
+
+
+def test_handlers_come_back() -> None:
+    """The program is as it was before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with children.StopSignals().installed():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_last_words_are_the_end(child: Make) -> None:
+    """Of what it wrote and of its log; nothing where there is nothing."""
+    failed = child("a", "for n in range(100): print('line', n)")
+    failed.process.wait()
+    failed.log.write_bytes(b"log\xff\n")
+    lines = failed.last_words().splitlines()
+    assert lines[0] == f"line {100 - children.SHOWN_LINES}"
+    assert lines[-2:] == ["line 99", "log\ufffd"]
+    quiet = child("b", "")
+    quiet.process.wait()
+    assert quiet.last_words() == ""
+
+
+def test_a_child_is_a_process_of_ours(tmp_path: Path) -> None:
+    """With its words in files, in a process group of its own, told not to outlive us."""
+    started = children.start("version", ["--json"], tmp_path / "logs")
+    group = os.getpgid(started.process.pid)
+    assert started.process.wait(30) == 0
+    assert group == started.process.pid
+    assert b'"version"' in started.words.read_bytes()
+    killed = children.start("version", [], tmp_path / "logs")
+    killed.process.kill()
+    killed.process.wait()
+    assert killed.ended() in {"the version process ended by signal 9", "the version process ended with exit code 0"}
