@@ -215,8 +215,11 @@ async def test_writing_as_a_user_takes_set_id_bits_off(sandbox: labs.Sandbox) ->
 
 async def _stopped(sandbox: labs.Sandbox, many: int) -> bool:
     """Say whether so many children of an init are stopped, as its host sees them."""
-    children = Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text().split()
-    return sum(" T " in Path(f"/proc/{child}/stat").read_text() for child in children) >= many
+    stopped = 0
+    for child in Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stopped += " T " in Path(f"/proc/{child}/stat").read_text()
+    return stopped >= many
 
 
 async def test_stopped_helpers_of_one_sandbox_do_not_stop_the_others(lab: labs.Lab, sandbox: labs.Sandbox) -> None:

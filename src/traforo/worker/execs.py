@@ -113,6 +113,8 @@ class Execs:
         self._start_duration.observe(self._clock.monotonic() - accepted)
         run.log = self._store.new(run, box.budget)
         self._watch.attach(box, run, running)
+        if box.dead is not None and not running.ended.done():  # the sandbox died meanwhile, and its burial is over
+            self._watch.end(box, run, contract.ExecExit())
         return run
 
     def show(self, entry: entries.Entry, run: Exec) -> None:
@@ -263,7 +265,8 @@ class Execs:
     async def sweep(self, known: Iterable[str]) -> int:
         """Drop execs of sandboxes other than the `known` ids, and logs of nobody; return of how many. At start."""
         for sandbox_id in self._boxes.keys() - set(known):
-            del self._boxes[sandbox_id]
+            for run in self._boxes.pop(sandbox_id).everything():
+                self._journal.drop_exec(run.id)
         names = {run.id for box in self._boxes.values() for run in box.everything()}
         return await self._store.sweep(names.__contains__)
 

@@ -69,6 +69,7 @@ class Exec:
     ending: bool = False
     """Its end was seen and is being recorded."""
     deadline: asyncio.TimerHandle | None = None
+    noting: asyncio.TimerHandle | None = None
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     """Who waits for the end."""
     watchers: list[asyncio.Future[None]] = field(default_factory=list)

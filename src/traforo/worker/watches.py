@@ -20,6 +20,8 @@ from traforo.worker.runtimes import contract
 
 LOST_SECONDS = 0.5
 """How long after the loss of an exec the end of its sandbox may come that tells why."""
+NOTE_SECONDS = 0.05
+"""Age at which a command that still runs is journaled; most end before, and are journaled with their end."""
 _SIGKILL = 9
 
 
@@ -80,6 +82,8 @@ class Watch:
         if not running.ended.done():
             run.pump.start()
             self._set_deadline(run)
+            if not run.hidden:
+                run.noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note, run)
         running.ended.add_done_callback(functools.partial(self._ended, box, run))
 
     def attach_told(
@@ -94,9 +98,7 @@ class Watch:
 
     def end(self, box: boxes.Box, run: runs.Exec, seen: contract.ExecExit) -> None:
         """Begin to record an end. Without effect when that was begun before."""
-        if run.deadline is not None:
-            run.deadline.cancel()
-            run.deadline = None
+        _cancel_timers(run)
         if run.ending or run.outcome is not None:
             return
         run.ending = True
@@ -122,14 +124,16 @@ class Watch:
     async def detach(self, run: runs.Exec) -> None:
         """Stop watching without recording an end: the next worker will."""
         run.fail(errors.WorkerUnavailable("cannot wait any longer: this worker is stopping"))
-        if run.deadline is not None:
-            run.deadline.cancel()
-            run.deadline = None
+        _cancel_timers(run)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if run.ending:  # the last of its output is being moved; its end is recorded when that is done
+            run.waiters.append(done)
+            await done
+            return
         pump, run.pump = run.pump, None
-        if pump is None or run.ending:
+        if pump is None:
             return
         run.ending = True
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         pump.stop(functools.partial(done.set_result, None))
         await done
         pump.close()
@@ -141,7 +145,11 @@ class Watch:
         self._closed = True
         await self._tasks.drain()
 
-    # ------------------------------------------------------------------------------------------- deadlines
+    # ---------------------------------------------------------------------------------------------- timers
+
+    def _note(self, run: runs.Exec) -> None:
+        """Write down that a command runs, so that it is known to be lost if worker and sandbox die together."""
+        self._journal.put_exec(run.record())
 
     def _set_deadline(self, run: runs.Exec) -> None:
         if run.timeout_ms is None:
@@ -165,8 +173,7 @@ class Watch:
         seen = future.result()
         if seen.code is None and seen.signal is None and box.dead is None and not run.ending:
             # Most probably its sandbox is dying, and whoever buries that can tell why.
-            if run.deadline is not None:
-                run.deadline.cancel()
+            _cancel_timers(run)
             run.deadline = asyncio.get_running_loop().call_later(LOST_SECONDS, self.end, box, run, seen)
         elif run.killing is not None and not run.killing.done():
             # That the deadline passed is told when the whole tree is dead.
@@ -230,3 +237,10 @@ class Watch:
             await running.release()
         except errors.TraforoError as error:  # its sandbox is dead, and with it what there was to release
             self._log.debug("exec_not_released", error=str(error))
+
+
+def _cancel_timers(run: runs.Exec) -> None:
+    for timer in (run.deadline, run.noting):
+        if timer is not None:
+            timer.cancel()
+    run.deadline = run.noting = None

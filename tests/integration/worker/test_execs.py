@@ -12,6 +12,7 @@ import pytest
 from tests.fakes import benches, runtimes
 from traforo.domain import errors, states
 from traforo.worker import blanks, boxes, execs, framelogs
+from traforo.worker.runtimes import contract
 
 
 @pytest.fixture(autouse=True)
@@ -484,7 +485,7 @@ async def test_execs_whose_end_nobody_saw(bench: benches.Bench, reason: states.E
 async def test_sandbox_that_died_with_the_worker(bench: benches.Bench) -> None:
     """What ran when worker and sandbox died is lost, and says so."""
     run = await bench.run(["sleep", "100"])
-    bench.journal.put_exec(run.record())
+    await benches.until(lambda: run.id in bench.journal.known)
     await bench.execs.close()
     await bench.kill_all()
     await bench.spawner.end(bench.entry.text_id, states.EndReason.LOST)
@@ -492,6 +493,35 @@ async def test_sandbox_that_died_with_the_worker(bench: benches.Bench) -> None:
     bench.entry.state, bench.entry.reason = states.SandboxState.STOPPED, states.EndReason.LOST
     result = await bench.execs.result(bench.execs.get(bench.entry, run.id))
     assert (result["end"], result["exit_code"]) == ("lost", None)
+
+
+async def test_sandbox_that_died_while_a_command_started(bench: benches.Bench) -> None:
+    """A command that got started in a sandbox that has been buried meanwhile is lost, and holds nobody up."""
+    running = bench.entry.running
+    assert running is not None
+    real = running.exec
+
+    async def late(start: contract.ExecStart) -> contract.RunningExec:
+        found = await real(start)
+        bench.spawner.detach()
+        await bench.die()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "exec", late)
+        run = await bench.run(["sleep", "100"])
+    await bench.execs.wait(run)
+    assert (await bench.execs.result(run))["end"] == "lost"
+
+
+async def test_sweep_forgets_execs_of_unknown_sandboxes(bench: benches.Bench) -> None:
+    """What the journal knows of sandboxes that nobody knows any more is dropped from it."""
+    run = await bench.run("echo x")
+    await bench.execs.wait(run)
+    await until_released(bench)
+    await bench.crash()
+    assert await bench.execs.sweep([]) == 1
+    assert (bench.journal.known, logs(bench)) == ({}, set())
 
 
 async def test_close_tells_those_who_wait(bench: benches.Bench) -> None:

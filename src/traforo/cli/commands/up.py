@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from traforo.cli import children, printers, probes
 from traforo.settings import control as control_settings
-from traforo.settings import places, sources
+from traforo.settings import sources
 from traforo.settings import worker as worker_settings
 
 STOP_SECONDS = 30.0
@@ -46,8 +46,8 @@ class Plan:
 
 def up(
     *,
-    control_port: int = 8080,
-    worker_port: int = 8081,
+    control_port: int | None = None,
+    worker_port: int | None = None,
     free_ports: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     state_dir: Path | None = None,
     control_file: Path | None = None,
@@ -59,13 +59,14 @@ def up(
 ) -> int:
     """Run a control plane and a worker on this machine.
 
-    Both listen on 127.0.0.1 and need no configuration. Ctrl-C stops them, and with them every sandbox. As root or as
-    anyone else: the worker says what it lacks, and so does `traforo doctor`.
+    Both listen on 127.0.0.1 and need no configuration; all settings of either can be given as flags here, in files or
+    as variables. Ctrl-C stops them, and with them every sandbox. As root or as anyone else: the worker says what it
+    lacks, and so does `traforo doctor`.
 
     Args:
-        control_port: Port of the control plane.
-        worker_port: Port of the worker.
-        free_ports: Take ports that nobody uses instead.
+        control_port: Port of the control plane on 127.0.0.1 [default: 8080, or what its settings say].
+        worker_port: Port of the worker on 127.0.0.1 [default: 8081, or what its settings say].
+        free_ports: Take ports that nobody uses.
         state_dir: Directory for all that is kept, logs included [default: that of each process].
         control_file: YAML file of settings for the control plane.
         worker_file: YAML file of settings for the worker.
@@ -103,32 +104,38 @@ def up(
 
 
 def _plan(
-    ports: tuple[int, int],
+    ports: tuple[int | None, int | None],
     state_dir: Path | None,
     files: tuple[Path | None, Path | None],
     given: tuple[dict[str, str], dict[str, str]],
 ) -> Plan:
-    logs = state_dir.absolute() / "logs" if state_dir else places.state_dir("logs", os.environ, os.geteuid())
-    common = [_flags(name, port, state_dir, logs) for name, port in zip(("control", "worker"), ports, strict=True)]
-    if state_dir is not None:
-        common[1]["run-dir"] = str(state_dir.absolute() / "run")
-    control_flags = {**common[0], **given[0]}
-    settings = _loaded(control_settings.ControlSettings, control_flags, files[0])
-    worker_flags = {**common[1], "control-url": settings.base_url, **given[1]}
-    served = _loaded(worker_settings.WorkerSettings, worker_flags, files[1])
+    """Decide what to run. A flag is added only where nobody else has said something. Raises `InvalidRequest`."""
+    home = None if state_dir is None else state_dir.absolute()
+    flags = [
+        {
+            **({} if port is None else {"listen": f"127.0.0.1:{port}"}),
+            **({} if home is None else {"state-dir": str(home / name)}),
+            **({} if home is None or name == "control" else {"run-dir": str(home / "run")}),
+            **own,
+        }
+        for name, port, own in zip(("control", "worker"), ports, given, strict=True)
+    ]
+    control = _loaded(control_settings.ControlSettings, flags[0], files[0])
+    worker = _loaded(worker_settings.WorkerSettings, flags[1], files[1])
+    logs = (worker.state_dir.parent if home is None else home) / "logs"
+    if not worker.control_url:
+        flags[1]["control-url"] = control.base_url
+    for name, settings, known in (("control", control.log, flags[0]), ("worker", worker.log, flags[1])):
+        if settings.file is None:
+            known["log-file"] = str(logs / f"{name}.log")
     return Plan(
-        control_url=settings.base_url,
-        worker_url=served.base_url,
-        hostname=served.hostname,
+        control_url=control.base_url,
+        worker_url=worker.base_url,
+        hostname=worker.hostname,
         logs=logs,
-        control=_arguments(control_flags, files[0]),
-        worker=_arguments(worker_flags, files[1]),
+        control=_arguments(flags[0], files[0]),
+        worker=_arguments(flags[1], files[1]),
     )
-
-
-def _flags(name: str, port: int, state_dir: Path | None, logs: Path) -> dict[str, str]:
-    found = {"listen": f"127.0.0.1:{port}", "log-file": str(logs / f"{name}.log")}
-    return found if state_dir is None else {**found, "state-dir": str(state_dir.absolute() / name)}
 
 
 def _loaded(kind: type[sources.Settings], flags: dict[str, str], file: Path | None) -> sources.Settings:

@@ -215,13 +215,14 @@ def check_runs(config: Config, platform: Platform) -> None:
     """Raise `InvalidRequest` if an image is for another machine than this one."""
     offered = PlatformRecord(architecture=config.architecture, os=config.os, variant=config.variant)
     if _rank(offered, platform) is None:
-        raise invalid(f"it is for {config.os}/{config.architecture}, this machine is linux/{platform.architecture}")
+        there = _quoted(f"{config.os}/{config.architecture}")
+        raise invalid(f"it is for {there}, this machine is linux/{platform.architecture}")
 
 
 def check_is_image(manifest: Manifest) -> None:
     """Raise `InvalidRequest` if a manifest describes something else than a container image."""
     if manifest.config.media_type not in _CONFIGS:
-        raise invalid(f"it is not a container image but '{manifest.config.media_type[:100]}'")
+        raise invalid(f"it is not a container image but {_quoted(manifest.config.media_type)}")
 
 
 def docker_image(images: Sequence[DockerImage], name: str) -> DockerImage:
@@ -278,5 +279,10 @@ def _names(descriptor: Descriptor) -> set[str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    first = sorted(names)[:10]
-    return ", ".join(f"'{name[:100]}'" for name in first) or "nothing (none has a name)"
+    return ", ".join(map(_quoted, sorted(names)[:10])) or "nothing (none has a name)"
+
+
+def _quoted(text: str) -> str:
+    """Return text of an archive as it can stand in a message."""
+    short = text[:100]
+    return f"'{short}'" if short.isprintable() else ascii(short)

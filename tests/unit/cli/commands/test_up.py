@@ -44,13 +44,27 @@ def test_plan_with_a_state_directory(tmp_path: Path) -> None:
     }
 
 
-def test_plan_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process has its own default; only the logs have to be somewhere."""
+def test_plan_without_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process has its own defaults; only the logs have to be somewhere."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
-    plan = up._plan((1, 2), None, (None, None), ({}, {}))
+    plan = up._plan((None, None), None, (None, None), ({}, {}))
+    assert (plan.control_url, plan.worker_url) == ("http://127.0.0.1:8080", "http://127.0.0.1:8081")
     assert plan.logs == Path("/home/me/state/traforo/logs")
-    assert not any("-dir=" in argument for argument in [*plan.control, *plan.worker])
+    assert list(plan.control) == [f"--log-file={plan.logs / 'control.log'}"]
+    assert list(plan.worker) == [f"--control-url={plan.control_url}", f"--log-file={plan.logs / 'worker.log'}"]
+
+
+def test_plan_leaves_what_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag would win over them, so none is added."""
+    monkeypatch.setenv("TRAFORO_CONTROL_LISTEN", "127.0.0.1:5")
+    monkeypatch.setenv("TRAFORO_CONTROL_LOG_FILE", "/var/log/c")
+    monkeypatch.setenv("TRAFORO_WORKER_LISTEN", "127.0.0.1:6")
+    monkeypatch.setenv("TRAFORO_WORKER_STATE_DIR", "/srv/t/worker")
+    monkeypatch.setenv("TRAFORO_WORKER_CONTROL_URL", "http://elsewhere")
+    plan = up._plan((None, None), None, (None, None), ({}, {}))
+    assert (plan.control_url, plan.worker_url) == ("http://127.0.0.1:5", "http://127.0.0.1:6")
+    assert (list(plan.control), list(plan.worker)) == ([], ["--log-file=/srv/t/logs/worker.log"])
 
 
 def test_plan_with_settings_of_ones_own(tmp_path: Path) -> None:

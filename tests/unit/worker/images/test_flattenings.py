@@ -348,7 +348,8 @@ def test_users_with_a_group_by_name(
 @pytest.mark.parametrize("name", [b"etc", b"etc/passwd", b"etc/group"])
 def test_account_files_that_are_links_are_not_followed(name: bytes, tmp_path: Path) -> None:
     """The host's own accounts would be read else."""
-    layer = tar.stream(tar.symlink(name, b"/" + name))
+    real = [tar.file(other, b"root:x:0:0:\n") for other in (b"etc/passwd", b"etc/group") if not other.startswith(name)]
+    layer = tar.stream(tar.symlink(name, b"/" + name), *real)
     files = files_of("docker-archive", [layer], images.config_of([layer], {"User": "root:root"}))
     with pytest.raises(errors.InvalidRequest, match="is not in its own"):
         flatten("docker-archive", files, tmp_path)

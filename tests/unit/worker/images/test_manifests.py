@@ -92,6 +92,14 @@ class TestNamed:
         with pytest.raises(errors.InvalidRequest, match="'v1', 'v2'"):
             manifests.named([self.one, self.two], name="", digest="")
 
+    def test_names_in_messages_are_printable(self) -> None:
+        """A tag of an archive cannot write lines into a log."""
+        there = [descriptor(tag="a\nb" + "x" * 500), descriptor(tag="c")]
+        with pytest.raises(errors.InvalidRequest) as caught:
+            manifests.named(there, name="", digest="")
+        assert caught.value.message.isprintable()
+        assert len(caught.value.message) < 250
+
     def test_an_index_has_a_limit(self) -> None:
         with pytest.raises(errors.InvalidRequest, match="more than"):
             manifests.named([self.one] * 10_001, name="v1", digest="")
@@ -136,7 +144,7 @@ def test_an_image_of_another_machine_is_refused() -> None:
     rootfs = manifests.RootfsRecord()
     manifests.check_runs(Config(rootfs=rootfs, architecture="amd64", os="linux"), AMD64)
     manifests.check_runs(Config(rootfs=rootfs), AMD64)
-    with pytest.raises(errors.InvalidRequest, match="it is for linux/arm64, this machine is linux/amd64"):
+    with pytest.raises(errors.InvalidRequest, match="it is for 'linux/arm64', this machine is linux/amd64"):
         manifests.check_runs(Config(rootfs=rootfs, architecture="arm64", os="linux"), AMD64)
     with pytest.raises(errors.InvalidRequest, match="windows"):
         manifests.check_runs(Config(rootfs=rootfs, architecture="amd64", os="windows"), AMD64)

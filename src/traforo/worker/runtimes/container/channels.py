@@ -66,7 +66,8 @@ class Channel:
         self._on_close = on_close
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._outgoing: collections.deque[tuple[bytes, Sequence[int]]] = collections.deque()
-        self._last_id = 0
+        # Not from 0: the answer to a request of an earlier worker process may still come, and must match none of ours.
+        self._last_id = int.from_bytes(os.urandom(4), "little")
         self.closed = False
         self._loop.add_reader(self._socket.fileno(), self._readable)
 

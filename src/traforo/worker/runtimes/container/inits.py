@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from traforo.domain import errors, states
@@ -187,6 +188,9 @@ class Sandbox:
                     found.append(adopted)
             cursor = reply.message.number(wire.Tag.CURSOR) or 0
             more = bool(reply.message.number(wire.Tag.MORE))
+        # Released ones are not listed, yet while processes that they left behind run their numbers are taken. Those
+        # were counted from 1, or from an earlier moment of this clock, which outruns any count.
+        self._last_number = max(self._last_number, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000))
         return found
 
     async def _attach(self, entry: wire.Message) -> Exec | None:

@@ -1,0 +1,132 @@
+"""What a worker holds of its host, counted: to compare before and after, and find what was left behind.
+
+Only what can be told to be this worker's is counted, since others may run on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tests.faults import planes
+
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Census:
+    """Each field is a multiset of names; two censuses are compared field by field."""
+
+    processes: Counter[str]
+    """In the control groups of the worker."""
+    groups: Counter[str]
+    """Directories of control groups, in every hierarchy."""
+    host_mounts: Counter[str]
+    """Mount points that this process sees below the directories of the fleet."""
+    spawner_mounts: Counter[str]
+    """Mount points in the spawner's namespace."""
+    loops: Counter[str]
+    """Files behind loop devices."""
+    files: Counter[str]
+    """In the state and run directories, but for the journal, which is bounded otherwise, and empty files made ahead."""
+    worker_descriptors: Counter[str]
+    """What they are, without numbers."""
+    spawner_descriptors: Counter[str]
+    worker_threads: Counter[str]
+
+
+def take(fleet: planes.Fleet) -> Census:
+    """Count."""
+    spawner = fleet.spawner()
+    return Census(
+        processes=Counter(_comm(pid) for pid in fleet.processes()),
+        groups=Counter(str(path) for path in fleet.groups()),
+        host_mounts=Counter(path for path in _mounts("self") if path.startswith(f"{fleet.home}/")),
+        spawner_mounts=Counter(_mounts(str(spawner)) if spawner else ()),
+        loops=Counter(_loops(fleet.home)),
+        files=Counter(_files(fleet)),
+        worker_descriptors=Counter(_descriptors(fleet.worker.pid)),
+        spawner_descriptors=Counter(_descriptors(spawner) if spawner else ()),
+        worker_threads=Counter(_threads(fleet.worker.pid)),
+    )
+
+
+def left(before: Census, after: Census) -> dict[str, dict[str, int]]:
+    """Return what there is more of than before, by field; empty where nothing was left behind."""
+    found = {}
+    for field in fields(Census):
+        more: Counter[str] = getattr(after, field.name) - getattr(before, field.name)
+        if more:
+            found[field.name] = dict(more.most_common(10))
+    return found
+
+
+def resident_kib(pid: int) -> int:
+    """Return the resident memory of a process."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1])
+
+
+def charged_bytes(fleet: planes.Fleet) -> int:
+    """Return the memory that is charged to all sandboxes together, dead ones included: their tmpfs, if it lives on."""
+    for path in ("unified", "memory", ""):
+        for name in ("memory.usage_in_bytes", "memory.current"):
+            with contextlib.suppress(OSError):
+                return int((Path("/sys/fs/cgroup") / path / fleet.group / name).read_text())
+    return 0
+
+
+def journaled(fleet: planes.Fleet) -> dict[str, int]:
+    """Return how many rows the journal has, by table."""
+    with contextlib.closing(sqlite3.connect(f"file:{fleet.state}/journal.sqlite3?mode=ro", uri=True)) as journal:
+        return {
+            table: journal.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("sandboxes", "execs", "tokens")
+        }
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "gone"
+
+
+def _mounts(pid: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    return []
+
+
+def _loops(home: Path) -> list[str]:
+    found = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found.append(file.read_text().strip())
+    return [path for path in found if path.startswith(f"{home}/")]
+
+
+def _files(fleet: planes.Fleet) -> list[str]:
+    found = []
+    for top in (fleet.state, fleet.run):
+        for directory, names, files in os.walk(top):
+            found += [f"{directory}/{name}" for name in (*names, *files)]
+    return [path for path in found if "/journal.sqlite3" not in path and "/execs/blank-" not in path]
+
+
+def _descriptors(pid: int) -> list[str]:
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(_NUMBER.sub("N", os.readlink(path)))
+    # Files made ahead for logs are kept up to a number, which varies.
+    return [name for name in found if "/execs/blank-" not in name]
+
+
+def _threads(pid: int) -> list[str]:
+    return [_NUMBER.sub("N", _comm(int(path.name))) for path in Path(f"/proc/{pid}/task").iterdir()]
