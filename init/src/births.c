@@ -18,6 +18,7 @@
 
 #include "caps.h"
 #include "kernel.h"
+#include "overlays.h"
 #include "pid1.h"
 #include "seccomp.h"
 
@@ -114,11 +115,14 @@ static int write_proc(pid_t pid, const char *name, const char *text, struct err 
 	return 0;
 }
 
-/* A layer is a clone of a mount of the host, or a file system of its own (a disk image on a loop device). */
+/* A layer is a clone of a mount of the host (path), a file system of its own (a disk image on a loop device, or a tmpfs
+ * with options), or an overlay (path is its lower directory, index the layer of the tmpfs with its upper one). */
 struct layer {
 	const char *path;
 	const char *fstype;
 	const char *source;
+	const char *options;
+	uint64_t index;
 	uint64_t flags;
 	uint64_t idmap;
 	uint64_t recursive; /* with the mounts below: rootless, device files are such mounts */
@@ -136,13 +140,15 @@ static int parse_layer(struct msg_reader fields, struct layer *layer, struct err
 		case T_PATH: good = (layer->path = msg_string(&field)) && good; break;
 		case T_FSTYPE: good = (layer->fstype = msg_string(&field)) && good; break;
 		case T_SOURCE: good = (layer->source = msg_string(&field)) && good; break;
+		case T_OPTIONS: good = (layer->options = msg_string(&field)) && good; break;
+		case T_INDEX: good = good && msg_number(&field, &layer->index); break;
 		case T_FLAGS: good = good && msg_number(&field, &layer->flags); break;
 		case T_IDMAP: good = good && msg_number(&field, &layer->idmap); break;
 		case T_RECURSIVE: good = good && msg_number(&field, &layer->recursive); break;
 		default: good = false;
 		}
 	}
-	if (more < 0 || !good || !(layer->path || (layer->fstype && layer->source)))
+	if (more < 0 || !good || !(layer->path || (layer->fstype && (layer->source || layer->options))))
 		return err_set(e, EBADMSG, "layer", "malformed layer");
 	return 0;
 }
@@ -161,14 +167,26 @@ static int mount_filesystem(const struct layer *layer, struct err *e)
 	return code ? err_set(e, code, "layer", "cannot mount '%s' of '%s'", layer->fstype, layer->source) : fd;
 }
 
-static int open_layer(const struct layer *layer, int userns, struct err *e)
+/* The root of a tmpfs belongs to the root of the sandbox. */
+static int mount_tmpfs(const struct layer *layer, uid_t owner, struct err *e)
+{
+	int fd = setup_tmpfs(layer->options, (unsigned)layer->flags, e);
+
+	if (fd >= 0 && fchownat(fd, "", owner, owner, AT_EMPTY_PATH) < 0) {
+		int code = errno;
+
+		close(fd);
+		return err_set(e, code, "layer", "cannot give a tmpfs away");
+	}
+	return fd;
+}
+
+static int clone_mount(const struct layer *layer, int userns, struct err *e)
 {
 	struct kernel_mount_attr attr = {.attr_set = layer->flags};
 	unsigned deep = layer->recursive ? AT_RECURSIVE : 0;
 	int fd;
 
-	if (layer->fstype)
-		return mount_filesystem(layer, e);
 	fd = sys_open_tree(AT_FDCWD, layer->path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | deep);
 	if (fd < 0)
 		return err_set(e, errno, "layer", "cannot clone the mount at '%s'", layer->path);
@@ -185,27 +203,78 @@ static int open_layer(const struct layer *layer, int userns, struct err *e)
 	return fd;
 }
 
+static int mount_overlay(const struct layer *layer, int userns, uid_t owner, const int *fds, size_t count,
+			 struct overlays *overlays, struct err *e)
+{
+	int lower, fd, code = 0;
+
+	if (layer->index >= count || !layer->path)
+		return err_set(e, EBADMSG, "layer", "there is no tmpfs for an overlay");
+	if (overlays->tmpfs < 0)
+		code = overlays_begin(overlays, fds[layer->index], e);
+	if (!code && overlays->tmpfs != fds[layer->index])
+		code = err_set(e, EBADMSG, "layer", "overlays of two tmpfs");
+	if (code)
+		return code;
+	lower = clone_mount(layer, userns, e);
+	if (lower < 0)
+		return lower;
+	fd = overlays_mount(overlays, lower, owner, (unsigned)layer->flags, e);
+	close(lower);
+	return fd;
+}
+
+static int open_userns(pid_t pid, struct err *e)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? err_set(e, errno, "layer", "cannot open '%s'", path) : fd;
+}
+
+/* Lets go of the stage, and puts a tmpfs that the child can attach in the place of the one that was attached there. */
+static int end_overlays(const struct overlays *overlays, int *fds, size_t count, struct err *e)
+{
+	int fd = overlays_end(overlays, e);
+
+	if (fd < 0)
+		return fd;
+	for (size_t i = 0; i < count; i++)
+		if (fds[i] == overlays->tmpfs)
+			fds[i] = fd;
+	close(overlays->tmpfs);
+	return 0;
+}
+
 static int open_layers(const struct birth *birth, pid_t pid, int *fds, size_t *count, struct err *e)
 {
+	uid_t owner = (uid_t)birth->owner;
+	struct overlays overlays = {.tmpfs = -1};
+	struct err ignored;
 	int userns = -1, code = 0;
 
 	*count = 0;
 	for (size_t i = 0; i < birth->layer_count && !code; i++) {
 		struct layer layer;
-		int fd;
+		int fd = -1;
 
 		code = parse_layer(birth->layers[i], &layer, e);
 		if (!code && layer.idmap && userns < 0) {
-			char path[64];
-
-			snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
-			userns = open(path, O_RDONLY | O_CLOEXEC);
-			if (userns < 0)
-				code = err_set(e, errno, "layer", "cannot open '%s'", path);
+			userns = open_userns(pid, e);
+			code = userns < 0 ? userns : 0;
 		}
 		if (code)
 			break;
-		fd = open_layer(&layer, userns, e);
+		if (!layer.fstype)
+			fd = clone_mount(&layer, userns, e);
+		else if (!strcmp(layer.fstype, "overlay"))
+			fd = mount_overlay(&layer, userns, owner, fds, *count, &overlays, e);
+		else if (layer.options)
+			fd = mount_tmpfs(&layer, owner, e);
+		else
+			fd = mount_filesystem(&layer, e);
 		if (fd < 0)
 			code = fd;
 		else
@@ -213,6 +282,11 @@ static int open_layers(const struct birth *birth, pid_t pid, int *fds, size_t *c
 	}
 	if (userns >= 0)
 		close(userns);
+	if (overlays.tmpfs >= 0) {
+		int ended = end_overlays(&overlays, fds, *count, code ? &ignored : e);
+
+		code = code ? code : ended;
+	}
 	return code;
 }
 

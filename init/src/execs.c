@@ -481,6 +481,13 @@ int execs_signal(struct execs *execs, struct exec *exec, int signal, bool tree, 
 	return 0;
 }
 
+void execs_hand_over_stdin(struct exec *exec)
+{
+	if (exec->streams[0] >= 0)
+		close(exec->streams[0]);
+	exec->streams[0] = -1;
+}
+
 void execs_release(struct exec *exec)
 {
 	exec->released = true;
@@ -488,10 +495,6 @@ void execs_release(struct exec *exec)
 	free(exec->label);
 	exec->label = NULL;
 	exec->label_length = 0;
-	if (exec->streams[0] >= 0) {
-		close(exec->streams[0]);
-		exec->streams[0] = -1;
-	}
 }
 
 size_t execs_poll(const struct execs *execs, struct pollfd *polls, size_t capacity)

@@ -58,6 +58,8 @@ struct exec *execs_find(struct execs *execs, uint64_t number);
 bool execs_reaped(struct execs *execs, pid_t pid, int status);
 /* Signals the main process, or all that descends from it; SIGKILL to all leaves none. -ESRCH if there is none. */
 int execs_signal(struct execs *execs, struct exec *exec, int signal, bool tree, struct err *e);
+/* Lets go of stdin's write end: from now on the worker's is the only one, and its closing is the command's end of file. */
+void execs_hand_over_stdin(struct exec *exec);
 void execs_release(struct exec *exec);
 /* Streams of released execs, to be watched and emptied so that what was left behind can go on writing. */
 size_t execs_poll(const struct execs *execs, struct pollfd *polls, size_t capacity);

@@ -80,7 +80,9 @@ static int start_exec(struct pid1 *pid1, uint32_t id, struct msg_reader fields, 
 		return code;
 	msg_begin(&writer, answer, sizeof answer, M_OK, id);
 	msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
-	return reply(pid1, &writer, fds, execs_streams(exec, fds));
+	code = reply(pid1, &writer, fds, execs_streams(exec, fds));
+	execs_hand_over_stdin(exec);
+	return code;
 }
 
 static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
@@ -110,7 +112,7 @@ static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
 	return reply(pid1, &writer, NULL, 0);
 }
 
-/* M_EXEC_ATTACH, M_EXEC_RELEASE, M_CLOSE_STDIN and M_SIGNAL name an exec. */
+/* M_EXEC_ATTACH, M_EXEC_RELEASE and M_SIGNAL name an exec. */
 static int on_exec(struct pid1 *pid1, const struct msg_header *header, struct msg_reader fields, struct err *e)
 {
 	uint64_t number = 0, signal = 0, tree = 0;
@@ -138,11 +140,6 @@ static int on_exec(struct pid1 *pid1, const struct msg_header *header, struct ms
 		if (!exec->exited)
 			return err_set(e, EBUSY, "exec", "exec %llu still runs", (unsigned long long)number);
 		execs_release(exec);
-		break;
-	case M_CLOSE_STDIN:
-		if (exec->streams[0] >= 0)
-			close(exec->streams[0]);
-		exec->streams[0] = -1;
 		break;
 	default:
 		if (signal < 1 || signal > 64)
@@ -305,7 +302,6 @@ static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
 		break;
 	case M_EXEC_ATTACH:
 	case M_EXEC_RELEASE:
-	case M_CLOSE_STDIN:
 	case M_SIGNAL: code = on_exec(pid1, &header, fields, &e); break;
 	case M_OPEN:
 	case M_STAT:

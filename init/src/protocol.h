@@ -31,7 +31,7 @@ enum message_type {
 	/* worker to init */
 	M_EXEC = 16,         /* number label arg* env* cwd user stdin -> OK pid [stdout stderr stdin?] */
 	M_EXEC_LIST = 17,    /* cursor -> OK entry* more cursor */
-	M_EXEC_ATTACH = 18,  /* number -> OK [stdout stderr stdin?] */
+	M_EXEC_ATTACH = 18,  /* number -> OK [stdout stderr] */
 	M_EXEC_RELEASE = 19, /* number -> OK */
 	M_SIGNAL = 20,       /* number signal tree -> OK */
 	M_OPEN = 21,         /* path flags mode user -> OK [file] */
@@ -41,7 +41,6 @@ enum message_type {
 	M_RENAME = 25,       /* path to user -> OK */
 	M_WALK = 26,         /* path recursive limit user -> OK [records] */
 	M_PING = 27,         /* -> OK */
-	M_CLOSE_STDIN = 28,  /* number -> OK: the command reads end of file once the worker has closed its end too */
 	/* spawner or worker to a new init, before anything else */
 	M_GO = 40, /* [layers] */
 	/* events */
@@ -78,7 +77,8 @@ enum field_tag {
 	T_OWNER = 35,       /* number: host uid of the sandbox's root, owner of its v2 cgroup */
 	T_CAPS = 36,        /* number: capabilities that stay, as a bit mask */
 	T_CGROUP = 37,      /* nested: path kind setting* */
-	T_LAYER = 38,       /* nested: path flags idmap recursive | fstype source options */
+	T_LAYER = 38,       /* nested: path flags idmap recursive | fstype source | "tmpfs" options |
+	                       "overlay" path idmap index */
 	T_OP = 39,          /* nested: opcode and what it needs, see setup.h */
 	T_KIND = 40,        /* number */
 	T_SETTING = 41,     /* nested: name value */

@@ -129,19 +129,19 @@ static int configure(int context, const char *options)
 	return 0;
 }
 
-static int make_tmpfs(const struct setup_op *op, struct err *e)
+int setup_tmpfs(const char *options, unsigned attributes, struct err *e)
 {
 	int context = sys_fsopen("tmpfs", FSOPEN_CLOEXEC), fd = -1, code;
 
 	if (context < 0)
 		return err_set(e, errno, "enter", "cannot open a tmpfs");
-	code = configure(context, op->options);
+	code = configure(context, options);
 	if (!code && sys_fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
 		code = -errno;
-	if (!code && (fd = sys_fsmount(context, FSMOUNT_CLOEXEC, (unsigned)op->flags)) < 0)
+	if (!code && (fd = sys_fsmount(context, FSMOUNT_CLOEXEC, attributes)) < 0)
 		code = -errno;
 	close(context);
-	return code ? err_set(e, -code, "enter", "cannot make a tmpfs with '%s'", op->options) : fd;
+	return code ? err_set(e, -code, "enter", "cannot make a tmpfs with '%s'", options) : fd;
 }
 
 static int enter(const struct setup_op *op, const int *layers, size_t layer_count, struct err *e)
@@ -150,7 +150,7 @@ static int enter(const struct setup_op *op, const int *layers, size_t layer_coun
 
 	if (!op->options && op->index >= layer_count)
 		return err_set(e, EBADMSG, "enter", "there is no layer %llu", (unsigned long long)op->index);
-	fd = op->options ? make_tmpfs(op, e) : layers[op->index];
+	fd = op->options ? setup_tmpfs(op->options, (unsigned)op->flags, e) : layers[op->index];
 	if (fd < 0)
 		return fd;
 	if (sys_move_mount(fd, "", AT_FDCWD, ".", MOVE_MOUNT_F_EMPTY_PATH) < 0 || fchdir(fd) < 0)

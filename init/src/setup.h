@@ -25,5 +25,7 @@ struct setup_op {
 int setup_parse(struct msg_reader fields, struct setup_op *op, struct err *e);
 /* Runs one step in the calling process, in its current directory. `layers` are mount descriptors that OP_MOVE may name. */
 int setup_run(const struct setup_op *op, const int *layers, size_t layer_count, struct err *e);
+/* Makes a tmpfs of "key=value,…" and returns a mount descriptor. */
+int setup_tmpfs(const char *options, unsigned attributes, struct err *e);
 
 #endif

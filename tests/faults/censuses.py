@@ -26,18 +26,15 @@ class Census:
     """In the control groups of the worker."""
     groups: Counter[str]
     """Directories of control groups, in every hierarchy."""
-    host_mounts: Counter[str]
-    """Mount points that this process sees below the directories of the fleet."""
+    host: Counter[str]
+    """Mount points and loop devices that this process can see."""
     spawner_mounts: Counter[str]
     """Mount points in the spawner's namespace."""
-    loops: Counter[str]
-    """Files behind loop devices."""
     files: Counter[str]
     """In the state and run directories, but for the journal, which is bounded otherwise, and empty files made ahead."""
     worker_descriptors: Counter[str]
     """What they are, without numbers."""
     spawner_descriptors: Counter[str]
-    worker_threads: Counter[str]
 
 
 def take(fleet: planes.Fleet) -> Census:
@@ -46,14 +43,17 @@ def take(fleet: planes.Fleet) -> Census:
     return Census(
         processes=Counter(_comm(pid) for pid in fleet.processes()),
         groups=Counter(str(path) for path in fleet.groups()),
-        host_mounts=Counter(path for path in _mounts("self") if path.startswith(f"{fleet.home}/")),
+        host=Counter(host(fleet)),
         spawner_mounts=Counter(_mounts(str(spawner)) if spawner else ()),
-        loops=Counter(_loops(fleet.home)),
         files=Counter(_files(fleet)),
         worker_descriptors=Counter(_descriptors(fleet.worker.pid)),
         spawner_descriptors=Counter(_descriptors(spawner) if spawner else ()),
-        worker_threads=Counter(_threads(fleet.worker.pid)),
     )
+
+
+def host(fleet: planes.Fleet) -> list[str]:
+    """Return mount points and loop devices that this process can see of the fleet."""
+    return [path for path in _mounts("self") if path.startswith(f"{fleet.home}/")] + _loops(fleet.home)
 
 
 def left(before: Census, after: Census) -> dict[str, dict[str, int]]:
@@ -123,10 +123,6 @@ def _descriptors(pid: int) -> list[str]:
     found = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            found.append(_NUMBER.sub("N", os.readlink(path)))
+            found.append(_NUMBER.sub("N", str(path.readlink())))
     # Files made ahead for logs are kept up to a number, which varies.
     return [name for name in found if "/execs/blank-" not in name]
-
-
-def _threads(pid: int) -> list[str]:
-    return [_NUMBER.sub("N", _comm(int(path.name))) for path in Path(f"/proc/{pid}/task").iterdir()]

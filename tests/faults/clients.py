@@ -10,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,17 @@ import httpx2
 PATIENCE_SECONDS = 45.0
 """How long an outage may last."""
 PAUSE_SECONDS = 0.05
+
+
+async def until(true: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
+    """Ask again and again until it is so; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if await true():
+            return
+        if time.monotonic() > deadline:
+            raise Unexpected(f"not within {seconds:g} s: {what}")
+        await asyncio.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,11 @@ class Plane:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the exit code of one that was asked to stop; -9 where it had to be killed."""
+        assert self.process is not None
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -197,6 +202,17 @@ class Fleet:
                     if f"/{self.group}/" in (entry / "cgroup").read_text() and not ended(int(entry.name)):
                         found.append(int(entry.name))
         return found
+
+    def init(self, sandbox_id: str) -> int:
+        """Return the process id of the init of a sandbox: of its processes the one that was first."""
+        found = [
+            int(pid)
+            for path in self.groups()
+            if path.name == sandbox_id
+            for pid in (path / "cgroup.procs").read_text().split()
+            if Path(f"/proc/{pid}/comm").read_text() == "init\n"
+        ]
+        return min(found)
 
     def groups(self) -> list[Path]:
         """Return the directories of its control groups, in every hierarchy, those of the worker itself last."""

@@ -122,7 +122,7 @@ class Storm:
             script = counting(chance.randrange(5, 50), 0.05, code)
         body = {"command": script.command}
         answer = await self.client.once("POST", f"/sandboxes/{sandbox.id}/exec", json=body)
-        if answer is None or answer.status_code in {503, 422} and "exec_id" not in answer.text:
+        if answer is None or (answer.status_code in {503, 422} and "exec_id" not in answer.text):
             self.unclear += 1
             await asyncio.sleep(clients.PAUSE_SECONDS)
         elif answer.status_code == 202:
@@ -133,9 +133,7 @@ class Storm:
     async def _write(self, sandbox: Sandbox, chance: random.Random) -> None:
         path = f"/tmp/file-{chance.randrange(4)}"
         data = chance.randbytes(chance.choice([0, 10, 4096, 300_000]))
-        answer = await self.client.once(
-            "PUT", f"/sandboxes/{sandbox.id}/files", params={"path": path}, content=data
-        )
+        answer = await self.client.once("PUT", f"/sandboxes/{sandbox.id}/files", params={"path": path}, content=data)
         if answer is not None and answer.status_code == 200:
             sandbox.files[path] = {data}
         elif answer is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -94,7 +94,9 @@ def nothing_left(fleet: planes.Fleet, before: censuses.Census) -> None:
 
 
 @pytest.mark.timeout(150)
-async def test_a_thousand_sandboxes_leave_nothing(short: planes.Fleet, client: clients.Client, scale: int) -> None:
+async def test_a_thousand_sandboxes_leave_nothing(
+    short: planes.Fleet, client: clients.Client, scale: int, record_property: Callable[[str, object], None]
+) -> None:
     """No mount, no control group, no process, no descriptor, no file, no tmpfs, no record; and memory of worker and
     spawner that does not grow with the number.
     """
@@ -109,7 +111,7 @@ async def test_a_thousand_sandboxes_leave_nothing(short: planes.Fleet, client: c
     assert short.spawner() == spawner
     growth = [censuses.resident_kib(pid) - old for pid, old in zip((short.worker.pid, spawner), memory, strict=True)]
     charged = censuses.charged_bytes(short)
-    print(f"KiB of worker and spawner: {memory}, after {ROUNDS * scale} sandboxes {growth} more; charged: {charged} B")
+    record_property("resident KiB of worker and spawner", f"{memory} + {growth} after {ROUNDS * scale} sandboxes")
     assert growth[0] < WORKER_GROWTH_KIB
     assert growth[1] < SPAWNER_GROWTH_KIB
     assert charged < CHARGED_BYTES

@@ -29,6 +29,7 @@ WRAPPERS = {
     "traceable": """
         #include <stdarg.h>
         #include <sys/prctl.h>
+        #include <sys/syscall.h>
         int __real_prctl(int, ...);
         int __wrap_prctl(int option, ...)
         {
@@ -39,6 +40,19 @@ WRAPPERS = {
             c = va_arg(rest, unsigned long); d = va_arg(rest, unsigned long);
             va_end(rest);
             return __real_prctl(option, option == PR_SET_DUMPABLE ? 1 : a, b, c, d);
+        }
+        long __real_syscall(long, ...);
+        long __wrap_syscall(long number, ...)
+        {
+            long a[6];
+            va_list rest;
+            va_start(rest, number);
+            for (int i = 0; i < 6; i++)
+                a[i] = va_arg(rest, long);
+            va_end(rest);
+            if (number == SYS_setresgid && (int)a[0] == -1 && (int)a[1] == -1)
+                return 0;
+            return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
         }
     """,
     "lingering": """
@@ -98,7 +112,7 @@ WRAPPERS = {
     """,
 }
 """What each program does not do: forbid tracing, close descriptors early, refuse magic links, seal itself."""
-_WRAPPED = {"traceable": "prctl", "lingering": "syscall", "magical": "syscall", "unsealed": "fcntl"}
+_WRAPPED = {"traceable": ("prctl", "syscall"), "lingering": ("syscall",), "magical": ("syscall",), "unsealed": ("fcntl",)}
 
 
 def compiler() -> list[str]:
@@ -128,8 +142,8 @@ def compile_init(directory: Path, name: str) -> Path:
         subprocess.run([*argv, "-o", str(shared)], check=True, capture_output=True, timeout=120)
     wrapper = directory / f"{name}.c"
     wrapper.write_text(f"#define _GNU_SOURCE\n{WRAPPERS[name]}")
-    function = _WRAPPED[name]
-    return compile_program(directory / f"init-{name}", [shared, wrapper], f"-Wl,--wrap={function}")
+    wraps = [f"-Wl,--wrap={function}" for function in _WRAPPED[name]]
+    return compile_program(directory / f"init-{name}", [shared, wrapper], *wraps)
 
 
 def unfiltered(plan: plans.Plan) -> plans.Plan:

@@ -295,8 +295,11 @@ static bool take_one(const char *thing, int number)
 		return !syscall(SYS_io_setup, 1024, &context);
 	if (!strcmp(thing, "files"))
 		return open("/dev/null", O_RDONLY) >= 0;
-	snprintf(name, sizeof name, "/%d", number);
-	return mq_open(name, O_CREAT | O_RDWR, 0600, &shape) != (mqd_t)-1;
+	snprintf(name, sizeof name, "/traforo-%d-%d", getpid(), number);
+	if (mq_open(name, O_CREAT | O_RDWR, 0600, &shape) == (mqd_t)-1)
+		return false;
+	mq_unlink(name); /* counted as long as it is open, and left to nobody */
+	return true;
 }
 
 /* As many as there are, up to MOST; says how many, and keeps them if that is asked. */

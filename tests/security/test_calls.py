@@ -104,7 +104,7 @@ async def test_calls_that_reach_the_kernel_are_refused(sandbox: labs.Sandbox, us
 
 
 async def test_a_pair_of_sockets_is_of_no_other_kind_than_one_socket(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
-    """socketpair makes two sockets before it finds that their family has no pairs: the filter has to know it too."""
+    """Socketpair makes two sockets before it finds that their family has no pairs: the filter has to know it too."""
     pairs = ["socketpair 40 1 0 z:8", "socketpair 16 3 16 z:8", "socketpair 38 5 0 z:8"]
     assert await labs.calls(sandbox, *pairs) == ["EAFNOSUPPORT"] * 3
     assert await labs.calls(sandbox, "socketpair 1 1 0 z:8", "socketpair 1 5 0 z:8") == ["ok"] * 2
@@ -141,7 +141,7 @@ async def test_one_of_two_walls_is_enough(lab: labs.Lab, weakening: ablations.We
 async def test_no_namespace_can_be_made(sandbox: labs.Sandbox, user: str) -> None:
     """Of no kind, by none of three calls; clone3 hides its flags from the filter, and the kernel itself says no."""
     found = await labs.probe(sandbox, "namespaces", *map(hex, CLONE_FLAGS.values()), user=user)
-    expected = {name: "EPERM EPERM EPERM" for name in CLONE_FLAGS} | {"user": "EPERM ENOSPC EPERM"}
+    expected = dict.fromkeys(CLONE_FLAGS, "EPERM EPERM EPERM") | {"user": "EPERM ENOSPC EPERM"}
     assert dict(zip(CLONE_FLAGS, found, strict=True)) == expected
 
 
@@ -159,7 +159,7 @@ async def test_every_namespace_can_be_made_where_nothing_stops_it(lab: labs.Lab)
     """Proves the same for the other namespaces."""
     weak = await lab.create(lambda plan: ablations.powerful(ablations.nestable(plan)))
     found = await labs.probe(weak, "namespaces", *map(hex, CLONE_FLAGS.values()))
-    assert dict(zip(CLONE_FLAGS, found, strict=True)) == {name: "ok ok ok" for name in CLONE_FLAGS}
+    assert dict(zip(CLONE_FLAGS, found, strict=True)) == dict.fromkeys(CLONE_FLAGS, "ok ok ok")
 
 
 async def test_code_for_other_machines_makes_no_calls(lab: labs.Lab, sandbox: labs.Sandbox) -> None:

@@ -5,7 +5,6 @@ The init here is the other end of a socket pair, which answers what a test tells
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import fcntl
@@ -96,7 +95,7 @@ def _descriptors() -> int:
 
 
 @contextlib.contextmanager
-def _many(number: int = 16) -> "contextlib._GeneratorContextManager[list[int]]":  # type: ignore[misc]
+def _many(number: int = 16) -> contextlib._GeneratorContextManager[list[int]]:  # type: ignore[misc]
     found = [os.open("/dev/null", os.O_RDONLY) for _ in range(number)]
     yield found
     for descriptor in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import socket
 from urllib.parse import urlsplit
 
@@ -36,6 +37,18 @@ def registered(control_url: str, hostname: str) -> bool:
     """
     digest = hashlib.md5(hostname.lower().encode(), usedforsecurity=False).hexdigest()
     return status(control_url, f"/sandboxes/sbx_{digest}_{_NO_ULID}") == http.HTTPStatus.TEMPORARY_REDIRECT
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise OSError if nothing can listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise OSError(f"cannot listen on {host}:{port}: {reason} (--free-ports takes others)") from error
 
 
 def free_ports(host: str, count: int) -> list[int]:

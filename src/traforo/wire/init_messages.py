@@ -44,7 +44,6 @@ class Type(enum.IntEnum):
     RENAME = 25
     WALK = 26
     PING = 27
-    CLOSE_STDIN = 28
     GO = 40
     SANDBOX_EXITED = 64
     READY = 65

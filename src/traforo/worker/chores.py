@@ -6,6 +6,7 @@ It runs beside the serving and never in its way; whatever fails here is logged a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from typing import Protocol
 
@@ -35,6 +36,12 @@ class Images(Protocol):
     async def collect(self, in_use: Collection[str]) -> list[str]:
         """Remove what is neither in use nor meant by any reference; return what that was."""
         ...
+
+
+async def warm(images: Images) -> None:
+    """Make the default image ready before the first create can ask for it. What goes wrong is told by `run`."""
+    with contextlib.suppress(errors.TraforoError):
+        await images.resolve(HOST_IMAGE)
 
 
 async def run(context: contexts.Context, images: Images) -> None:

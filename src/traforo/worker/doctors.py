@@ -46,13 +46,24 @@ def report() -> list[Finding]:
         _finding(
             "overlay", found.overlay, "no writable layer over a shared image: the container runtime does not start"
         ),
-        _finding("overlay on tmpfs", found.overlay_xattr, "a directory of the image cannot be replaced by a new one"),
+        _replacing(found),
         _finding("idmapped layers", found.idmap, "files of the image belong to nobody: package managers fail inside"),
         *_cgroups(cgroups.parse_mounts((proc / "mountinfo").read_text()), (proc / "cgroup").read_text()),
         _disks(),
         _descriptors(),
         *_interpreters(),
     ]
+
+
+def _replacing(found: features.Features) -> Finding:
+    """Say how directories of an image are replaced: from inside, else with the help of the host's root."""
+    name = "overlay on tmpfs"
+    if found.overlay_xattr.ok:
+        return Finding(name, ok=True)
+    if found.overlay_trusted.ok:
+        return Finding(name, ok=True, detail="mounted from outside: tmpfs keeps no user attributes (Linux before 6.6)")
+    cost = "a directory of the image cannot be replaced by a new one: package managers fail inside"
+    return Finding(name, ok=False, detail=found.overlay_xattr.detail, cost=cost)
 
 
 def _finding(name: str, probe: features.Probe, cost: str) -> Finding:

@@ -246,7 +246,7 @@ class Execs:
     async def end(self, entry: entries.Entry) -> None:
         """End every exec of a sandbox that is dead; return when all of it is recorded."""
         box = self._boxes.get(entry.text_id)
-        if box is None:
+        if box is None or self._closed:
             return
         box.entry = entry
         for run in list(box.running.values()):

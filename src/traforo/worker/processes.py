@@ -80,6 +80,7 @@ async def running(
         stack.push_async_callback(images.close)
         await images.start()
         runtimes = runtimes if runtimes is not None else await asyncio.to_thread(drivers.make, settings)
+        await chores.warm(images)
         ending = assemblies.Ending()
         context = await assemblies.assemble(settings, host, runtimes, images, clock, stack, ending)
         server = await stack.enter_async_context(servers.serve(app.build(context), settings.listen))

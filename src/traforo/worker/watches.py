@@ -125,15 +125,15 @@ class Watch:
         """Stop watching without recording an end: the next worker will."""
         run.fail(errors.WorkerUnavailable("cannot wait any longer: this worker is stopping"))
         _cancel_timers(run)
+        pump = run.pump
+        if pump is None:
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if run.ending:  # the last of its output is being moved; its end is recorded when that is done
             run.waiters.append(done)
             await done
             return
-        pump, run.pump = run.pump, None
-        if pump is None:
-            return
-        run.ending = True
+        run.pump, run.ending = None, True
         pump.stop(functools.partial(done.set_result, None))
         await done
         pump.close()

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from traforo.worker.hosts import cgroups
 
@@ -86,7 +86,7 @@ def worker(home: Path, *flags: str, python: str = sys.executable, prefix: Sequen
 
 def environment(home: Path) -> dict[str, str]:
     """Return an environment that is nobody's, with this tree and these packages in it."""
-    path = os.pathsep.join((str(ROOT / "src"), sysconfig.get_path("purelib")))
+    path = os.pathsep.join((str(ROOT / "src"), str(Path(uvicorn.__file__).parents[1])))
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(home),

@@ -34,6 +34,7 @@ class Images(workers.FakeImages):
     def __init__(self) -> None:
         self.resolved: list[str] = []
         self.in_use: list[list[str]] = []
+        self.refused: set[str] = set()
         self.failure: errors.TraforoError | None = None
 
     async def start(self) -> None:
@@ -44,6 +45,8 @@ class Images(workers.FakeImages):
 
     async def resolve(self, reference: str) -> contract.Rootfs:
         self.resolved.append(reference)
+        if reference in self.refused:
+            raise errors.NotFound("no such image", kind="image", id=reference)
         return await super().resolve(reference)
 
     async def collect(self, in_use: Collection[str]) -> list[str]:
@@ -114,6 +117,8 @@ async def test_a_worker_from_end_to_end(bench: Bench) -> None:
             answer = await client.request(method, f"{url}/{path}")
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
         assert len((await client.get(f"{url}/exec")).json()["execs"]) == 1
+        document = (await client.get("/openapi.json")).json()
+        assert {"/sandboxes", "/sandboxes/{sandbox_id}/lease", "/sandboxes/{sandbox_id}/exec"} <= set(document["paths"])
 
 
 async def test_every_metric_is_updated(bench: Bench) -> None:
@@ -269,8 +274,19 @@ async def test_images_are_tried_before_demand(bench: Bench, monkeypatch: pytest.
         await _eventually(lambda: bench.spawner.creates == 2 and bench.spawner.live == [])
         text = (await client.get("/metrics")).text
     assert tried.read_text().split() == ["one", "two"]
-    assert bench.images.resolved[:2] == ["host", "one"]
+    assert bench.images.resolved[:3] == ["host", "host", "one"]
     assert 'worker_warmup_failures_total{reason="start_failed"} 1.0' in text
+
+
+async def test_the_default_image_is_ready_before_anybody_asks(bench: Bench) -> None:
+    """The first create is no slower than the second; a host that has no image serves all the same, and says so."""
+    async with bench.running() as client:
+        assert bench.images.resolved[0] == "host"
+    bench.images.refused = {"host"}
+    async with bench.running() as client:
+        await _eventually(lambda: bench.images.resolved[-2:] == ["host", "host"])
+        assert (await client.post("/sandboxes")).status_code == 404
+        assert 'worker_warmup_failures_total{reason="not_found"} 1.0' in (await client.get("/metrics")).text
 
 
 async def test_old_images_are_thrown_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

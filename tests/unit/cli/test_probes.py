@@ -1,5 +1,7 @@
 import socket
 
+import pytest
+
 from tests.fakes.servers import FakeServer
 from traforo.cli import probes
 from traforo.domain import ids
@@ -25,6 +27,15 @@ def test_a_worker_is_registered_when_its_ids_lead_somewhere(worker: FakeServer, 
     assert not probes.registered(worker.url, "Some-Host")
     asked = control.requests[-1].path.removeprefix("/sandboxes/")
     assert ids.parse_sandbox_id(asked).worker == ids.worker_hash("some-host")
+
+
+def test_an_address_that_is_taken_is_told() -> None:
+    """With the words of the system."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
+            probes.require_free("127.0.0.1", port)
+    probes.require_free("127.0.0.1", port)
 
 
 def test_free_ports_can_be_bound() -> None:

@@ -376,7 +376,7 @@ class TestLease:
     async def test_a_step_of_the_wall_clock_is_noticed(
         self, worker: workers.FakeWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Some look, and there is one at least every second for as long as anything lives, sees that the lease is over."""
+        """There is a look at least every second for as long as anything lives, and some look sees it."""
         monkeypatch.setattr(alarms, "LONGEST_SECONDS", 0.02)
         looks, twice, real = [0], asyncio.Event(), worker.supervisor._alarm._action
 

@@ -15,8 +15,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from traforo.cli import children, printers, probes
+from traforo.settings import addresses, sources
 from traforo.settings import control as control_settings
-from traforo.settings import sources
 from traforo.settings import worker as worker_settings
 
 STOP_SECONDS = 30.0
@@ -109,7 +109,10 @@ def _plan(
     files: tuple[Path | None, Path | None],
     given: tuple[dict[str, str], dict[str, str]],
 ) -> Plan:
-    """Decide what to run. A flag is added only where nobody else has said something. Raises `InvalidRequest`."""
+    """Decide what to run. A flag is added only where nobody else has said something.
+
+    Raises `InvalidRequest` for settings that do not fit, OSError for an address that is taken.
+    """
     home = None if state_dir is None else state_dir.absolute()
     flags = [
         {
@@ -122,6 +125,10 @@ def _plan(
     ]
     control = _loaded(control_settings.ControlSettings, flags[0], files[0])
     worker = _loaded(worker_settings.WorkerSettings, flags[1], files[1])
+    for listen in (control.listen, worker.listen):
+        # Whoever listens there already would be taken for ours, and our worker would register with it.
+        address = addresses.parse(listen)
+        probes.require_free(address.host, address.port)
     logs = (worker.state_dir.parent if home is None else home) / "logs"
     if not worker.control_url:
         flags[1]["control-url"] = control.base_url

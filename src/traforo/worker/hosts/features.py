@@ -48,6 +48,8 @@ class Features:
     """Owners of a layer can be mapped to a sandbox's own uid range."""
     namespaces: Probe
     """All seven namespaces can be made at once."""
+    overlay_trusted: Probe = Probe(ok=False)
+    """An overlay on tmpfs can replace whole directories if the root of the host mounts it, by trusted.* attributes."""
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -101,22 +103,38 @@ def _enter_user_namespace() -> None:
     mount("none", "/", "none", MS_REC | MS_PRIVATE, "")
 
 
-def _overlay_in(directory: str) -> None:
-    _enter_user_namespace()
+def _leave_mount_namespace() -> None:
+    unshare(CLONE_NEWNS)
+    mount("none", "/", "none", MS_REC | MS_PRIVATE, "")
+
+
+def _overlay_in(directory: str, options: str) -> None:
     mount("tmpfs", directory, "tmpfs", MS_NODEV, "size=1m,mode=755")
     for name in ("lower", "lower/dir", "upper", "work", "merged"):
         Path(directory, name).mkdir()
-    options = f"lowerdir={directory}/lower,upperdir={directory}/upper,workdir={directory}/work,userxattr"
-    mount("overlay", f"{directory}/merged", "overlay", MS_NODEV, options)
+    layers = f"lowerdir={directory}/lower,upperdir={directory}/upper,workdir={directory}/work"
+    mount("overlay", f"{directory}/merged", "overlay", MS_NODEV, layers + options)
 
 
 def _probe_overlay(directory: str) -> None:
-    _overlay_in(directory)
+    _enter_user_namespace()
+    _overlay_in(directory, ",userxattr")
     Path(directory, "merged", "file").write_text("x")
 
 
 def _probe_overlay_xattr(directory: str) -> None:
-    _overlay_in(directory)
+    _enter_user_namespace()
+    _overlay_in(directory, ",userxattr")
+    _replace_directory(directory)
+
+
+def _probe_overlay_trusted(directory: str) -> None:
+    _leave_mount_namespace()
+    _overlay_in(directory, "")
+    _replace_directory(directory)
+
+
+def _replace_directory(directory: str) -> None:
     Path(directory, "merged", "dir").rmdir()
     Path(directory, "merged", "dir").mkdir()  # needs an "opaque" mark, an extended attribute of the upper directory
 
@@ -168,8 +186,7 @@ def _mapped_namespace() -> int:
 
 def _probe_idmap(directory: str, source: str) -> None:
     """Map the owners of `source` and put an overlay over it, as every start of a sandbox does."""
-    unshare(CLONE_NEWNS)
-    mount("none", "/", "none", MS_REC | MS_PRIVATE, "")
+    _leave_mount_namespace()
     namespace = _mapped_namespace()
     mount("tmpfs", directory, "tmpfs", MS_NODEV, "size=1m,mode=755")
     for name in ("lower", "upper", "work", "merged"):
@@ -202,6 +219,7 @@ def probe(image_directory: str) -> Features:
             namespaces=_in_child(_probe_namespaces),
             overlay=_in_child(lambda: _probe_overlay(directory)),
             overlay_xattr=_in_child(lambda: _probe_overlay_xattr(directory)),
+            overlay_trusted=_in_child(lambda: _probe_overlay_trusted(directory)),
             idmap=_in_child(lambda: _probe_idmap(directory, image_directory))
             if root
             else Probe(ok=False, detail="needs root"),

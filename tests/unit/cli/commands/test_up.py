@@ -3,17 +3,39 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.servers import FakeServer
-from traforo.cli import children
+from traforo.cli import children, probes
 from traforo.cli.commands import up
 from traforo.domain import errors
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("name", ["control", "worker"])
+def test_plan_refuses_an_address_that_is_taken(name: str, taken: int, tmp_path: Path) -> None:
+    """Nothing is started that would find somebody else there."""
+    ports = (taken, None) if name == "control" else (None, taken)
+    with pytest.raises(OSError, match=f":{taken}: address already in use"):
+        up._plan(ports, tmp_path, (None, None), ({}, {}))
+
+
+@pytest.fixture
+def all_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine runs, every address is free."""
+    monkeypatch.setattr(probes, "require_free", lambda host, port: None)
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +44,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.usefixtures("all_free")
 def test_plan_with_a_state_directory(tmp_path: Path) -> None:
     """Everything is kept below it, and the worker is told where to register."""
     plan = up._plan((1, 2), tmp_path, (None, None), ({}, {}))
@@ -44,6 +67,7 @@ def test_plan_with_a_state_directory(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("all_free")
 def test_plan_without_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process has its own defaults; only the logs have to be somewhere."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -55,6 +79,7 @@ def test_plan_without_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(plan.worker) == [f"--control-url={plan.control_url}", f"--log-file={plan.logs / 'worker.log'}"]
 
 
+@pytest.mark.usefixtures("all_free")
 def test_plan_leaves_what_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag would win over them, so none is added."""
     monkeypatch.setenv("TRAFORO_CONTROL_LISTEN", "127.0.0.1:5")
@@ -67,6 +92,7 @@ def test_plan_leaves_what_variables_say(monkeypatch: pytest.MonkeyPatch) -> None
     assert (list(plan.control), list(plan.worker)) == ([], ["--log-file=/srv/t/logs/worker.log"])
 
 
+@pytest.mark.usefixtures("all_free")
 def test_plan_with_settings_of_ones_own(tmp_path: Path) -> None:
     """Flags and files of both processes are handed on and count for what `up` itself has to know."""
     (tmp_path / "w.yaml").write_text("hostname: box\n")
@@ -121,7 +147,7 @@ class Runs:
             textwrap.dedent(f"""
             import subprocess, sys
             from traforo import cli
-            from traforo.cli import children
+            from traforo.cli import children, probes
             real = subprocess.Popen
             def popen(argv, **more):
                 return real([sys.executable, {str(stand_in)!r}, *argv[3:]], **more)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import stat
 import struct
+import time
 from typing import NoReturn
 
 from traforo.domain import errors
@@ -21,6 +23,9 @@ _RECORD = struct.Struct("<IIQqIIII")
 """`struct file_record` of init/src/files.h: length, mode, size, modified_ns, uid, gid, path and target length."""
 _RECORD_MAX = _RECORD.size + 2 * 4096
 _WALK_SECONDS = 60.0
+_CHUNK = 1 << 16
+_LISTING_MAX = 64 << 20
+"""Most bytes of one listing; a hundred thousand entries of ordinary names take a tenth of it."""
 
 _KINDS = {
     stat.S_IFREG: contract.FileKind.FILE,
@@ -90,28 +95,60 @@ def to_stat(path: str, fields: tuple[int, ...], target: bytes) -> contract.FileS
     )
 
 
-def read_records(descriptor: int, limit: int) -> contract.Listing:
-    """Read the records of a walk until its last one. Blocks. Raises `Closed` for a stream that is none."""
-    entries: list[contract.FileStat] = []
-    with os.fdopen(descriptor, "rb", buffering=1 << 16) as stream:
-        while True:
-            head = stream.read(_RECORD.size)
-            if len(head) < _RECORD.size:
+class _Stream:
+    """Reads a pipe to an exact length, but not for ever: a sandbox may stop the process that writes it."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._until = time.monotonic() + seconds
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._held = bytearray()
+        self._room = _LISTING_MAX
+
+    def read(self, length: int) -> bytes:
+        """Return `length` bytes. Blocks. Raises `Closed` when they do not come."""
+        while len(self._held) < length:
+            left = self._until - time.monotonic()
+            if left <= 0 or not self._poll.poll(left * 1000):
+                raise channels.Closed("the listing took too long")
+            data = os.read(self._descriptor, _CHUNK)
+            if not data:
                 raise channels.Closed("the listing was cut short: its process was killed")
-            fields = _RECORD.unpack(head)
+            self._held += data
+            self._room -= len(data)
+            if self._room < 0:
+                raise channels.Closed("the listing is too large")
+        found = bytes(self._held[:length])
+        del self._held[:length]
+        return found
+
+
+def read_records(descriptor: int, limit: int, base: str = "/", *, seconds: float = _WALK_SECONDS) -> contract.Listing:
+    """Read the records of a walk of `base` until its last one, and close the descriptor. Blocks.
+
+    Raises `Closed` for a stream that is none, or that does not end in time.
+    """
+    prefix = base.rstrip("/") + "/"
+    entries: list[contract.FileStat] = []
+    try:
+        stream = _Stream(descriptor, seconds)
+        while True:
+            fields = _RECORD.unpack(stream.read(_RECORD.size))
             length, mode, size, modified_ns, _, _, path_length, target_length = fields
             if length > _RECORD_MAX or length != _RECORD.size + path_length + target_length:
                 raise channels.Closed("an init sent a malformed listing")
             rest = stream.read(path_length + target_length)
-            if len(rest) < path_length + target_length:
-                raise channels.Closed("the listing was cut short: its process was killed")
             if not mode:
                 if size:
                     raise channels.Refused(min(size, 4095), "walk", "the walk failed")
                 return contract.Listing(entries, truncated=bool(modified_ns))
             if len(entries) >= limit:
                 raise channels.Closed("an init sent more than it was asked for")
-            entries.append(to_stat(text_of(rest[:path_length]), fields, rest[path_length:]))
+            entries.append(to_stat(prefix + text_of(rest[:path_length]), fields, rest[path_length:]))
+    finally:
+        os.close(descriptor)
 
 
 class Files:
@@ -154,8 +191,7 @@ class Files:
                 os.close(descriptor)
             raise channels.Closed("an init sent no pipe for a listing")
         try:
-            reading = asyncio.to_thread(read_records, reply.descriptors[0], limit)
-            return await asyncio.wait_for(reading, _WALK_SECONDS)
+            return await asyncio.to_thread(read_records, reply.descriptors[0], limit, path)
         except channels.Refused as error:
             raise_refused(error, path, user)
 

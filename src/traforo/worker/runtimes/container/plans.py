@@ -100,11 +100,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A mount that the spawner makes and hands to the child: a clone of a host mount, or a disk image."""
+    """A mount that the spawner makes and hands to the child.
+
+    A clone of a host mount (`path`), a disk image (`fstype`, `source`), a tmpfs (`options`), or an overlay whose lower
+    directory is `path` and whose upper one is in the tmpfs that is layer `index`.
+    """
 
     path: str = ""
     fstype: str = ""
     source: str = ""
+    options: str = ""
+    index: int = 0
     flags: int = 0
     idmap: bool = False
     recursive: bool = False
@@ -112,9 +118,16 @@ class Layer:
     def encode(self) -> bytes:
         """Return the T_LAYER field."""
         fields = []
-        for tag, text in ((wire.Tag.PATH, self.path), (wire.Tag.FSTYPE, self.fstype), (wire.Tag.SOURCE, self.source)):
+        for tag, text in (
+            (wire.Tag.PATH, self.path),
+            (wire.Tag.FSTYPE, self.fstype),
+            (wire.Tag.SOURCE, self.source),
+            (wire.Tag.OPTIONS, self.options),
+        ):
             if text:
                 fields.append(wire.string(tag, text))
+        if self.index:
+            fields.append(wire.number(wire.Tag.INDEX, self.index))
         fields.append(wire.number(wire.Tag.FLAGS, self.flags))
         fields.append(wire.number(wire.Tag.IDMAP, self.idmap))
         fields.append(wire.number(wire.Tag.RECURSIVE, self.recursive))
@@ -182,7 +195,8 @@ class Plan:
         lines = [f"uid map {self.uid_map}", f"capabilities {self.capabilities:#x}"]
         lines.extend(f"cgroup {group.path} {dict(group.settings)}" for group in self.groups)
         for number, layer in enumerate(self.layers):
-            lines.append(f"layer {number} {layer.path or layer.source} idmap={layer.idmap} flags={layer.flags:#x}")
+            what = " ".join(part for part in (layer.fstype, layer.path, layer.source, layer.options) if part)
+            lines.append(f"layer {number} {what} idmap={layer.idmap} flags={layer.flags:#x}")
         lines.extend(step.describe() for step in self.steps)
         return "\n".join(lines)
 
@@ -263,12 +277,21 @@ class _Builder:
         return part
 
 
-def _writable(builder: _Builder, disk_mib: int, disk: str | None) -> None:
+def _outside(host: Host, disk: str | None) -> bool:
+    """Tell whether overlays have to be mounted from outside: see `init/src/overlays.h`."""
+    return disk is None and not host.features.overlay_xattr.ok and host.features.overlay_trusted.ok
+
+
+def _writable(builder: _Builder, disk_mib: int, disk: str | None, *, outside: bool) -> None:
     """Put the writable layer over the stage: a tmpfs with a size, or a disk image that has one by itself."""
     flags = ATTR_NOSUID | ATTR_NODEV
     if disk is None:
         options = f"source=traforo,size={disk_mib}m,nr_inodes={max(16384, disk_mib * 256)},mode=755"
-        builder.add(_Op.ENTER, flags=flags, options=options)
+        if outside:
+            tmpfs = Layer(fstype="tmpfs", options=options, flags=flags)
+            builder.add(_Op.ENTER, index=builder.layer(tmpfs))
+        else:
+            builder.add(_Op.ENTER, flags=flags, options=options)
     else:
         builder.add(_Op.ENTER, index=builder.layer(Layer(fstype="ext4", source=disk, flags=flags)))
 
@@ -285,6 +308,12 @@ def _overlay(builder: _Builder, number: int, lower: contract.Lower) -> None:
     options = f"lowerdir=l{number},upperdir=u{number},workdir=w{number},userxattr"
     target = "m" + lower.target.rstrip("/")
     builder.add(_Op.MOUNT, target, source="overlay", fstype="overlay", flags=MS_NODEV, options=options)
+
+
+def _overlay_from_outside(builder: _Builder, host: Host, lower: contract.Lower) -> None:
+    """Have the spawner make the overlay, its directories included; the tmpfs for them is layer 0."""
+    layer = Layer(path=lower.source, fstype="overlay", flags=ATTR_NODEV, idmap=host.features.idmap.ok)
+    builder.add(_Op.MOVE, "m" + lower.target.rstrip("/"), index=builder.layer(layer))
 
 
 def _devices(builder: _Builder, host: Host) -> None:
@@ -317,13 +346,18 @@ def _proc(builder: _Builder, host: Host) -> None:
 def _shape(host: Host, lowers: Sequence[contract.Lower], disk_mib: int, disk: str | None) -> tuple[Part, Part]:
     """Return what plans of one image and disk share: what comes before the names are written, and what comes after."""
     builder = _Builder()
-    _writable(builder, disk_mib, disk)
+    outside = _outside(host, disk)
+    _writable(builder, disk_mib, disk, outside=outside)
     builder.add(_Op.MKDIR, "m", mode=0o755)
-    for number, lower in enumerate(lowers):
-        _lower(builder, host, number, lower)
+    if not outside:
+        for number, lower in enumerate(lowers):
+            _lower(builder, host, number, lower)
     before = builder.cut()
     for number, lower in enumerate(lowers):
-        _overlay(builder, number, lower)
+        if outside:
+            _overlay_from_outside(builder, host, lower)
+        else:
+            _overlay(builder, number, lower)
     _devices(builder, host)
     _proc(builder, host)
     builder.add(_Op.LOOPBACK)

@@ -135,3 +135,31 @@ def test_a_plan_fits_in_a_message() -> None:
     plan = build(rootfs=contract.Rootfs("big", (contract.Lower("/skeleton", "/"), *lowers)))
     assert len(plan.encode()) + contract.MAX_LABEL_BYTES < wire.MSG_MAX
     assert len(plan.steps) < 96
+
+
+@pytest.mark.parametrize("disk", [None, "/dev/loop3"])
+def test_overlays_come_from_outside_where_tmpfs_needs_it(disk: str | None) -> None:
+    """Where tmpfs keeps no user attributes the spawner mounts them; a disk image keeps all, on every kernel."""
+    found = dataclasses.replace(HOST.features, overlay_xattr=features.Probe(ok=False), overlay_trusted=YES)
+    kind = states.DiskKind.TMPFS if disk is None else states.DiskKind.DISK
+    request = dataclasses.replace(REQUEST, resources=dataclasses.replace(REQUEST.resources, disk_kind=kind))
+    planner = plans.Planner(dataclasses.replace(HOST, features=found))
+    plan = planner.plan(request, uid_base=655360, disk=disk)
+    mounted = [step.path for step in steps(plan, wire.Opcode.MOUNT) if step.fstype == "overlay"]
+    outside = [layer for layer in plan.layers if layer.fstype == "overlay"]
+    assert mounted == (["m", "m/usr"] if disk else [])
+    assert [(layer.path, layer.index) for layer in outside] == ([] if disk else [("/skeleton", 0), ("/usr", 0)])
+    if not disk:
+        assert plan.layers[0] == plans.Layer(
+            fstype="tmpfs",
+            options="source=traforo,size=64m,nr_inodes=16384,mode=755",
+            flags=plans.ATTR_NOSUID | plans.ATTR_NODEV,
+        )
+        assert steps(plan, wire.Opcode.ENTER) == [plans.Step(wire.Opcode.ENTER)]
+
+
+def test_a_host_without_attributes_mounts_inside_as_well_as_it_can() -> None:
+    """Rootless before Linux 6.6: nobody could mount it from outside."""
+    found = dataclasses.replace(HOST.features, root=False, overlay_xattr=features.Probe(ok=False))
+    plan = plans.Planner(dataclasses.replace(HOST, features=found)).plan(REQUEST, uid_base=None, disk=None)
+    assert [step.path for step in steps(plan, wire.Opcode.MOUNT) if step.fstype == "overlay"] == ["m", "m/usr"]
