@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -123,6 +124,7 @@ class FakeServer:
         self.worker = worker
         self.token = token
         """Credential of new sandboxes; None is `dev` mode."""
+        self._numbers = itertools.count()
         self.sandboxes: dict[str, FakeSandbox] = {}
         self.repeats: dict[str, FakeSandbox] = {}
         self.requests: list[Asked] = []
@@ -158,7 +160,7 @@ class FakeServer:
         return [f"{asked.method} {asked.path}" for asked in self.requests]
 
     def create(self, asked: dict[str, Any]) -> FakeSandbox:
-        number = len(self.sandboxes)
+        number = next(self._numbers)  # requests come in threads
         root = self._root / str(number)
         root.mkdir()
         sandbox = FakeSandbox(SANDBOX_ID.format(number), root, asked)

@@ -39,7 +39,11 @@ def _fleet() -> Iterator[planes.Fleet]:
 
 
 @pytest.fixture
-def fleet(_fleet: planes.Fleet) -> planes.Fleet:
-    """A control plane and a worker that run; a test may kill them, the next one starts them again."""
+def fleet(_fleet: planes.Fleet) -> Iterator[planes.Fleet]:
+    """A control plane and a worker that run; a test may kill them, the next one starts them again. No test makes them
+    write anything beside their logs: that would be an error nobody expected.
+    """
     _fleet.ensure()
-    return _fleet
+    yield _fleet
+    for plane in (_fleet.control, _fleet.worker):
+        assert plane.unexpected() == ""

@@ -141,6 +141,12 @@ class Plane:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line for line in map(json.loads, lines) if line.get("event") == name]
 
+    def unexpected(self) -> str:
+        """Return what it wrote beside its log, and what its log has of defects."""
+        beside = (self.home / f"{self.name}.err").read_text()
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return beside + "\n".join(line for line in lines if "Traceback" in line and "journal_" not in line)
+
     def words(self) -> str:
         """Return the end of what it wrote."""
         files = [self.home / f"{self.name}.err", self.log]
@@ -192,6 +198,16 @@ class Fleet:
         pid = until(self.spawner, "a spawner")
         kill(pid)
         return pid
+
+    def kill_both(self) -> None:
+        """End worker and spawner by SIGKILL, with no time for either to notice."""
+        spawner = os.pidfd_open(until(self.spawner, "a spawner"))
+        try:
+            os.kill(self.worker.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(spawner, signal.SIGKILL)
+        finally:
+            os.close(spawner)
+        self.worker.kill()
 
     def processes(self) -> list[int]:
         """Return the processes in control groups of this worker: inits and what runs in their sandboxes."""

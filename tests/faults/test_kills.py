@@ -67,8 +67,7 @@ async def test_worker_and_spawner_killed_at_once_leave_nobody_without_an_owner(f
         async with storm.blowing(CALLERS):
             await asyncio.sleep(chance.uniform(0.5, 1.0))
             storm.stopping = True  # whoever is amid a create goes on until it has one
-            for kill in chance.sample([fleet.worker.kill, fleet.kill_spawner], 2):
-                kill()
+            fleet.kill_both()
             planes.until(lambda: fleet.processes() == [], "no process left", facts=fleet.processes)
             await asyncio.to_thread(fleet.ensure)
             assert len(fleet.sandbox_groups()) <= 5 * CALLERS  # of what is being made now, and no other

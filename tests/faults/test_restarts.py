@@ -134,8 +134,7 @@ async def test_without_worker_and_spawner_there_is_no_sandbox(fleet: planes.Flee
         deleted = (await client.create(**SMALL))["sandbox_id"]
         await client.delete(deleted)
         await asyncio.sleep(0.2)  # the journal may lose what is younger than its batch
-        fleet.worker.kill()
-        fleet.kill_spawner()
+        fleet.kill_both()
         planes.until(lambda: fleet.processes() == [], "the end of every process", facts=fleet.processes)
         assert censuses.host(fleet) == []
         await asyncio.to_thread(fleet.ensure)

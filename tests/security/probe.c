@@ -398,6 +398,7 @@ static void scatter(void)
 			_exit(0);
 		if (!pid)
 			setsid();
+		usleep(100); /* a kernel frees processes later than these could be made: memory would end first */
 	}
 }
 

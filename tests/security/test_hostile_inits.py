@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from tests.security import labs
 from traforo.domain import errors, states
 from traforo.wire import init_messages as wire
 from traforo.worker.runtimes import contract
-from traforo.worker.runtimes.container import channels, files, inits
+from traforo.worker.runtimes.container import channels, inits
 
 Answer = tuple[bytes, Sequence[int]]
 Script = Callable[[wire.Message], Sequence[Answer]]
@@ -117,7 +118,7 @@ ASKS: dict[str, Callable[[inits.Sandbox], Awaitable[object]]] = {
 async def _outcome(asked: Awaitable[object]) -> object:
     """Wait for an answer; an error of the domain is one, and so is what went wrong on the wire."""
     try:
-        return await asyncio.wait_for(asked, 10)
+        return await asyncio.wait_for(asked, 5)
     except (errors.TraforoError, wire.MalformedMessage) as error:
         return error
 
@@ -188,22 +189,23 @@ async def test_garbage_ends_the_channel_and_every_wait(
     assert _descriptors() <= before
 
 
+REFUSALS = {
+    "torn number": wire.field(wire.Tag.ERRNO, b"abc"),
+    "largest number": wire.field(wire.Tag.ERRNO, b"\xff" * 8),
+    "string without end": wire.number(wire.Tag.ERRNO, 2) + wire.field(wire.Tag.STAGE, b"no end"),
+    "string with two": wire.number(wire.Tag.ERRNO, 2) + wire.field(wire.Tag.TEXT, b"\0\0"),
+    "no such error": wire.number(wire.Tag.ERRNO, 1 << 63) + wire.string(wire.Tag.STAGE, "exec"),
+    "nothing": b"",
+}
+
+
 @pytest.mark.parametrize("ask", ASKS)
-@pytest.mark.parametrize(
-    "fields",
-    [
-        wire.field(wire.Tag.ERRNO, b"abc"),
-        wire.field(wire.Tag.ERRNO, b"\xff" * 8),
-        wire.number(wire.Tag.ERRNO, 2) + wire.field(wire.Tag.STAGE, b"no end"),
-        wire.number(wire.Tag.ERRNO, 2) + wire.field(wire.Tag.TEXT, b"\0\0"),
-        wire.number(wire.Tag.ERRNO, 1 << 63) + wire.string(wire.Tag.STAGE, "exec"),
-        b"",
-    ],
-)
+@pytest.mark.parametrize("refusal", REFUSALS)
 async def test_a_malformed_refusal_is_still_an_answer(
-    hostile: Hostile, taken: inits.Sandbox, ask: str, fields: bytes
+    hostile: Hostile, taken: inits.Sandbox, ask: str, refusal: str
 ) -> None:
     """Nobody waits for ever for an answer that came and could not be read."""
+    fields = REFUSALS[refusal]
     hostile.script = lambda message: [(wire.message(wire.Type.ERROR, message.request_id, fields), ())]
     assert isinstance(await _outcome(ASKS[ask](taken)), errors.TraforoError)
 
@@ -254,12 +256,17 @@ async def test_an_opened_file_is_one_regular_file(hostile: Hostile, taken: inits
 
 
 @pytest.mark.parametrize("thing", ["socket", "directory", "device", "none"])
-async def test_streams_of_a_command_are_pipes(hostile: Hostile, taken: inits.Sandbox, thing: str) -> None:
+@pytest.mark.parametrize("shape", ["alone", "second", "first of three", "too many"])
+async def test_streams_of_a_command_are_pipes(hostile: Hostile, taken: inits.Sandbox, thing: str, shape: str) -> None:
     """All of them, and as many as there have to be."""
     good = list(os.pipe())
     bad = WRONG[thing]()
+    one = bad[0] if bad else good[0]
+    shapes = {"alone": [one], "second": [good[0], one], "first of three": [one, *good], "too many": good * 3}
+    if thing == "none":
+        shapes["second"] = []
     before = _descriptors()
-    for sent in (bad[:1], [*good[:1], *bad[:1]], [*bad[:1], *good], [*good, *good, *good]):
+    for sent in (shapes[shape],):
         hostile.script = lambda message, sent=sent: [(_ok(message, wire.number(wire.Tag.PID, 2)), sent)]
         answer = await _outcome(taken.exec(contract.ExecStart(b"", ["true"], {})))
         assert isinstance(answer, errors.TraforoError)
@@ -378,52 +385,80 @@ def _record(path: bytes, target: bytes = b"", /, **wrong: int) -> bytes:
     return struct.pack("<IIQqIIII", *values.values()) + path + target
 
 
-@pytest.mark.parametrize(
-    "stream",
-    [
-        b"",
-        b"\0" * 39,
-        _record(b"/a")[:-1],
-        _record(b"/a", length=0xFFFFFFFF),
-        _record(b"/a", path=0xFFFFFFFF),
-        _record(b"/a", path=0x80000000, target=0x80000000 - 2, length=42),
-        _record(b"/a") * 11,
-        _record(b"", mode=0, size=1 << 63),
-        _record(b"x" * 20000),
-        random.Random(1).randbytes(4096),
-        random.Random(2).randbytes(4096),
-    ],
-)
-def test_a_listing_is_read_as_hostile_bytes(stream: bytes) -> None:
-    """One that is torn, too long, lies about its lengths or never ends is an error of the init."""
+STREAMS = {
+    "nothing": b"",
+    "a torn head": b"\0" * 39,
+    "a torn path": _record(b"a")[:-1],
+    "a long record": _record(b"a", length=0xFFFFFFFF),
+    "a long path": _record(b"a", path=0xFFFFFFFF),
+    "lengths that overflow": _record(b"a", path=0x80000000, target=0x80000000 - 2, length=42),
+    "no end": _record(b"a") * 5,
+    "more than asked for": _record(b"a") * 11,
+    "an error that is none": _record(b"", mode=0, size=1 << 63),
+    "a path beyond any": _record(b"x" * 20000),
+    "noise": random.Random(1).randbytes(4096),
+    "other noise": random.Random(2).randbytes(4096),
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_a_listing_is_read_as_hostile_bytes(hostile: Hostile, taken: inits.Sandbox, stream: str) -> None:
+    """One that is torn, too long, lies about its lengths or never ends is an error, and its pipe is closed."""
     reader, writer = os.pipe()
-    os.write(writer, stream)
+    os.write(writer, STREAMS[stream])
     os.close(writer)
     before = _descriptors()
-    with pytest.raises((channels.Closed, channels.Refused)):
-        files.read_records(reader, 10)
-    assert _descriptors() == before - 1
+    hostile.script = lambda message: [(_ok(message), [reader])]
+    answer = await _outcome(taken.files.list("/f", user="root", recursive=True, limit=10))
+    assert isinstance(answer, errors.TraforoError)
+    assert _descriptors() == before
+    os.close(reader)
 
 
-def test_a_listing_has_a_limit_of_bytes() -> None:
+async def test_a_listing_has_a_limit_of_bytes(hostile: Hostile, taken: inits.Sandbox) -> None:
     """A hundred thousand entries may be asked for; with paths as long as they get they must not fill the memory."""
     reader, writer = os.pipe()
     written = 0
 
     def pour() -> None:
         nonlocal written
-        block = _record(b"/" + b"x" * 4000) * 16
+        block = _record(b"x" * 4000) * 16
         with contextlib.suppress(BrokenPipeError):
             for _ in range(100_000 // 16):
                 written += os.write(writer, block)
         os.close(writer)
 
+    def answer(message: wire.Message) -> list[Answer]:
+        hostile.send(_ok(message), [reader])
+        os.close(reader)
+        return []
+
+    hostile.script = answer
     source = threading.Thread(target=pour)
     source.start()
-    with contextlib.suppress(channels.Closed, channels.Refused):
-        files.read_records(reader, 100_001)
-    source.join()
+    await _outcome(taken.files.list("/f", user="root", recursive=True, limit=100_001))
+    await asyncio.to_thread(source.join)
     assert written < 100 << 20
+
+
+async def test_an_exec_that_is_listed_twice_is_taken_over_once(hostile: Hostile, taken: inits.Sandbox) -> None:
+    """Two owners of one descriptor would each close it, the second one somebody else's."""
+    pipe = os.pipe()
+    entry = wire.nested(wire.Tag.ENTRY, wire.number(wire.Tag.NUMBER, 7), wire.number(wire.Tag.PID, 2))
+
+    def answer(message: wire.Message) -> list[Answer]:
+        if message.kind == wire.Type.EXEC_LIST:
+            return [(_ok(message, entry, entry, wire.number(wire.Tag.MORE, 0)), ())]
+        return [(_ok(message), [pipe[0], pipe[0]])]
+
+    hostile.script = answer
+    found = await _outcome(taken.execs())
+    if not isinstance(found, errors.TraforoError):
+        assert isinstance(found, list)
+        assert len(found) == 1
+        _close_streams(found[0])
+    for descriptor in pipe:
+        os.close(descriptor)
 
 
 async def test_an_init_that_does_not_answer_can_be_killed(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
@@ -442,22 +477,23 @@ async def test_control_groups_that_an_init_made_do_not_keep_it_alive(lab: labs.L
     if tree is None:
         pytest.skip("this host has no v2 control groups")
     group = Path(tree.path, sandbox.sandbox_id)
+    attack = "set -e; mkdir e1; i=0; while [ $i -lt 6000 ]; do i=$((i+1)); mkdir x$i; done"
+    nest = "mkdir -p e1/deep/deeper"
     owner = group.stat().st_uid
-    child = os.fork()
-    if child == 0:
-        os.setresgid(owner, owner, owner)
-        os.setresuid(owner, owner, owner)
-        made = 0
+    made = [
+        await asyncio.to_thread(
+            subprocess.run, ["/bin/sh", "-c", script], cwd=group, user=owner, group=owner, extra_groups=[], check=False,
+            capture_output=True,
+        )
+        for script in (attack, nest)
+    ]  # fmt: skip
+    ending = asyncio.ensure_future(sandbox.kill(states.EndReason.DELETED))
+    done, _ = await asyncio.wait({ending}, timeout=20)
+    left = sorted(group.rglob("*/"), reverse=True) if group.exists() else []
+    for directory in left:
         with contextlib.suppress(OSError):
-            (group / "e1").mkdir()
-            for _ in range(20000):
-                made += 1
-                (group / f"x{made}").mkdir()
-        with contextlib.suppress(OSError):
-            (group / "x1" / "deep" / "deeper").mkdir(parents=True)
-        os._exit(0 if made < 20000 else 1)
-    _, status = os.waitpid(child, 0)
-    end = await asyncio.wait_for(sandbox.kill(states.EndReason.DELETED), 20)
-    assert end.reason is states.EndReason.DELETED
-    assert not group.exists()
-    assert os.waitstatus_to_exitcode(status) == 0
+            directory.rmdir()
+    await ending
+    assert done
+    assert left == []
+    assert [result.returncode != 0 for result in made] == [True, True]

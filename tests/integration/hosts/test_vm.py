@@ -31,7 +31,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     if missing:
         pytest.skip(f"no machine can be made here without {', '.join(missing)}")
     directory = os.environ.get("TRAFORO_TEST_VM_DIRECTORY") or str(ROOT / "build" / "vm")
-    argv = [sys.executable, str(ROOT / "tools/vm/run"), f"--directory={directory}", f"--timeout={MINUTES * 60}"]
+    argv = [sys.executable, str(ROOT / "tools/vm/run.py"), f"--directory={directory}", f"--timeout={MINUTES * 60}"]
     done = subprocess.run([*argv, "--", *command], stdout=subprocess.PIPE, text=True, errors="replace", check=False)
     sys.stdout.write(done.stdout)
     return done

@@ -7,7 +7,7 @@ runs in that cgroup is moved into a leaf below it: nobody else's processes are i
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -68,18 +68,17 @@ def pass_on(place: Path, wanted: Collection[str], leaf: str) -> frozenset[str]:
 
     Where our own process stands in the way, it and its neighbours move into the group `leaf` below.
     """
-    stepped_aside = False
-    for controller in sorted(wanted):
-        try:
-            _enable(place, controller)
-        except OSError as error:
-            if error.errno != errno.EBUSY or stepped_aside:
-                continue  # the others may work
-            stepped_aside = True
-            if _step_aside(place, leaf):
-                _enable_if_possible(place, controller)
+    missing = sorted(frozenset(wanted) - _passed_on(place))
+    if missing and _make_room(place, leaf):
+        for controller in missing:
+            with contextlib.suppress(OSError):  # the others may work
+                _enable(place, controller)
+    return _passed_on(place) & frozenset(wanted)
+
+
+def _passed_on(place: Path) -> frozenset[str]:
     try:
-        return frozenset((place / "cgroup.subtree_control").read_text().split()) & frozenset(wanted)
+        return frozenset((place / "cgroup.subtree_control").read_text().split())
     except OSError:
         return frozenset()
 
@@ -88,25 +87,25 @@ def _enable(place: Path, controller: str) -> None:
     (place / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
-def _enable_if_possible(place: Path, controller: str) -> None:
-    try:
-        _enable(place, controller)
-    except OSError:
-        return
+def _make_room(place: Path, leaf: str) -> bool:
+    """Move everything that runs in a cgroup into a leaf below it, if we are among it. They may fork meanwhile.
 
-
-def _step_aside(place: Path, leaf: str) -> bool:
-    """Move everything that runs in a cgroup into a leaf below it, if we are among it. They may fork meanwhile."""
+    It has to be done before the first controller: the kernel would take cpu and pids with processes in place, but turn
+    the group into one for threads by that, below which no process can start.
+    """
+    if not (place / "cgroup.type").exists():  # the root of all may hold both
+        return True
     try:
-        if str(os.getpid()) not in (place / "cgroup.procs").read_text().split():
+        pids = (place / "cgroup.procs").read_text().split()
+        if pids and str(os.getpid()) not in pids:
             return False
-        (place / leaf).mkdir(exist_ok=True)
         for _ in range(_ROUNDS):
-            pids = (place / "cgroup.procs").read_text().split()
             if not pids:
                 return True
+            (place / leaf).mkdir(exist_ok=True)
             for pid in pids:
                 _move(place / leaf, pid)
+            pids = (place / "cgroup.procs").read_text().split()
     except OSError:
         return False
     return False

@@ -54,6 +54,8 @@ class Kernel:
     def group(self, name: str, controllers: str, *pids: int) -> Path:
         path = self.tree / name
         path.mkdir(parents=True, exist_ok=True)
+        if name:
+            (path / "cgroup.type").write_text("domain\n")
         (path / "cgroup.controllers").write_text(controllers + "\n")
         (path / "cgroup.subtree_control").write_text("\n")
         (path / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
@@ -64,8 +66,7 @@ class Kernel:
             self.group(str(place.relative_to(self.tree)), (place.parent / "cgroup.subtree_control").read_text())
         if controller in self.broken:
             raise OSError(errno.EINVAL, "broken")
-        if (place / "cgroup.procs").read_text():
-            raise OSError(errno.EBUSY, "busy")
+        assert not (place / "cgroup.procs").read_text() or place == self.tree, "it would become one for threads"
         with (place / "cgroup.subtree_control").open("a") as file:
             file.write(f"{controller} ")
 
@@ -93,6 +94,21 @@ def test_processes_of_a_group_that_is_not_our_own_stay(kernel: Kernel) -> None:
     place = kernel.group("a", "cpu memory pids", 4)
     assert delegations.pass_on(place, {"cpu", "memory"}, "leaf") == frozenset()
     assert (place / "cgroup.procs").read_text() == "4\n"
+    assert not (place / "leaf").exists()
+
+
+def test_the_root_of_all_holds_processes_and_passes_on(kernel: Kernel) -> None:
+    """Nobody moves there, whether we are among them or not."""
+    place = kernel.group("", "cpu memory pids", os.getpid(), 1)
+    assert delegations.pass_on(place, {"cpu", "memory"}, "leaf") == {"cpu", "memory"}
+    assert not (place / "leaf").exists()
+
+
+def test_what_is_passed_on_already_moves_nobody(kernel: Kernel) -> None:
+    """A later worker finds the work of the first one."""
+    place = kernel.group("a", "cpu memory pids", os.getpid())
+    (place / "cgroup.subtree_control").write_text("cpu memory\n")
+    assert delegations.pass_on(place, {"cpu", "memory"}, "leaf") == {"cpu", "memory"}
     assert not (place / "leaf").exists()
 
 

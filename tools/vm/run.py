@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run a command on another kernel: in an emulated machine with nothing but cgroup v2 and this working tree.
 
-    tools/vm/run [--directory build/vm] [--timeout 1800] -- python3 -m traforo.cli doctor
+    tools/vm/run.py [--directory build/vm] [--timeout 1800] -- python3 -m traforo.cli doctor
 
 The machine is made by `tools/vm/build`. It has one processor, 2 GiB of memory, no network but loopback, and forgets
 everything at its end; the tree is at /project, read-only, with the Python packages of the environment that runs this
@@ -95,10 +95,11 @@ def main() -> int:
     parser.add_argument("command", nargs="+", help="what to run in it")
     options = parser.parse_args()
     if shutil.which("qemu-system-x86_64") is None:
-        print("tools/vm/run: needs qemu-system-x86", file=sys.stderr)
+        print("tools/vm/run.py: needs qemu-system-x86", file=sys.stderr)
         return NO_ANSWER
     os.nice(10)
-    subprocess.run([HERE / "build", options.directory], check=True)
+    if subprocess.run([HERE / "build", options.directory], check=False).returncode:
+        return NO_ANSWER
     with tempfile.TemporaryDirectory(prefix="traforo-vm-", dir=options.directory) as directory:
         disk = pack(Path(directory), shlex.join(options.command))
         return boot(emulator(options.directory, disk), options.timeout)
