@@ -112,7 +112,12 @@ WRAPPERS = {
     """,
 }
 """What each program does not do: forbid tracing, close descriptors early, refuse magic links, seal itself."""
-_WRAPPED = {"traceable": ("prctl", "syscall"), "lingering": ("syscall",), "magical": ("syscall",), "unsealed": ("fcntl",)}
+_WRAPPED = {
+    "traceable": ("prctl", "syscall"),
+    "lingering": ("syscall",),
+    "magical": ("syscall",),
+    "unsealed": ("fcntl",),
+}
 
 
 def compiler() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -97,7 +98,13 @@ class Lab:
     def on_host(self, *argv: str, user: int = 0) -> list[str]:
         """Run the probe on the host, to see what it does where nothing stops it."""
         done = subprocess.run(
-            [str(self.probe), *argv], capture_output=True, check=True, timeout=30, user=user, group=user, extra_groups=[]
+            [str(self.probe), *argv],
+            capture_output=True,
+            check=True,
+            timeout=30,
+            user=user,
+            group=user,
+            extra_groups=[],
         )
         return Done(contract.ExecExit(), done.stdout, b"").lines
 
@@ -123,14 +130,17 @@ class Site:
         return self._inits[name]
 
     @contextlib.asynccontextmanager
-    async def lab(self, init: str = "") -> AsyncIterator[Lab]:
-        """Run a runtime; afterwards nothing of it is left."""
+    async def lab(self, init: str = "", *, outside: bool = False) -> AsyncIterator[Lab]:
+        """Run a runtime; afterwards nothing of it is left. `outside` has overlays mounted as on older kernels."""
+        known = self.features
+        if outside:
+            known = dataclasses.replace(known, overlay_xattr=features.Probe(ok=False))
         binary = await asyncio.to_thread(self.init, init)
         layout = cgroups.prepare(self.group, Path("/proc/self/mountinfo").read_text())
         directory = Path(tempfile.mkdtemp(prefix="trf-"))
         places = runtimes.Places(binary, directory / "run", directory / "disks")
         masked, read_only = plans.look_at_proc()
-        host = plans.Host(self.features, layout, str(places.devices), masked, read_only)
+        host = plans.Host(known, layout, str(places.devices), masked, read_only)
         runtime = _Runtime(places, host, UID_BASE)
         try:
             await runtime.start()
@@ -216,10 +226,10 @@ async def _read(descriptor: int, stop: Callable[[bytes], bool] = lambda _: False
         try:
             piece = os.read(descriptor, size)
         except BlockingIOError:
-            ready: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(descriptor, lambda ready=ready: ready.done() or ready.set_result(None))
+            ready = asyncio.Event()
+            loop.add_reader(descriptor, ready.set)
             try:
-                await ready
+                await ready.wait()
             finally:
                 loop.remove_reader(descriptor)
             continue
@@ -236,7 +246,9 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def write(sandbox: contract.RunningSandbox, path: str, data: bytes, *, mode: int = 0o644, user: str = "root") -> None:
+async def write(
+    sandbox: contract.RunningSandbox, path: str, data: bytes, *, mode: int = 0o644, user: str = "root"
+) -> None:
     """Put a file into a sandbox."""
     descriptor = await sandbox.files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode, user=user)
     with os.fdopen(descriptor, "wb") as file:

@@ -183,6 +183,12 @@ async def test_root_inside_has_few_capabilities(lab: labs.Lab, sandbox: labs.San
     done = await labs.run(sandbox, "grep -h ^Cap /proc/self/status")
     mask = f"{plans.CAPABILITY_MASK:016x}"
     empty = "0" * 16
-    assert done.lines == [f"CapInh:\t{empty}", f"CapPrm:\t{mask}", f"CapEff:\t{mask}", f"CapBnd:\t{mask}", f"CapAmb:\t{empty}"]
+    assert done.lines == [
+        f"CapInh:\t{empty}",
+        f"CapPrm:\t{mask}",
+        f"CapEff:\t{mask}",
+        f"CapBnd:\t{mask}",
+        f"CapAmb:\t{empty}",
+    ]
     dangerous = {12: "net_admin", 13: "net_raw", 16: "sys_module", 17: "sys_rawio", 19: "sys_ptrace", 21: "sys_admin"}
     assert [name for bit, name in dangerous.items() if plans.CAPABILITY_MASK >> bit & 1] == []

@@ -42,7 +42,14 @@ ACTS: dict[str, Act] = {
     "rename": lambda files, path: files.rename(f"{path}/x", f"{path}/y", user="root"),
 }
 
-MAGIC = ["/proc/self/root", "/proc/1/root", "/proc/self/cwd", "/proc/1/cwd", "/proc/thread-self/root", "/proc/1/task/1/root"]
+MAGIC = [
+    "/proc/self/root",
+    "/proc/1/root",
+    "/proc/self/cwd",
+    "/proc/1/cwd",
+    "/proc/thread-self/root",
+    "/proc/1/task/1/root",
+]
 MAGIC += [f"/proc/self/fd/{number}" for number in range(8)] + [f"/dev/fd/{number}" for number in range(8)]
 MAGIC += ["/dev/stdin", "/dev/stdout", "/proc/self/exe", "/proc/self/ns/mnt", "/proc/1/ns/user"]
 
@@ -87,7 +94,11 @@ async def test_files_of_processes_are_for_commands(sandbox: labs.Sandbox, user: 
             for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT):
                 with pytest.raises(REFUSED):
                     await sandbox.files.open(f"/proc/{process}/{name}", flags, user=user)
-    for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_forward"):
+    for path in (
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/user/max_user_namespaces",
+        "/proc/sys/net/ipv4/ip_forward",
+    ):
         with pytest.raises(REFUSED):
             await sandbox.files.open(path, os.O_WRONLY, user=user)
 
@@ -95,7 +106,17 @@ async def test_files_of_processes_are_for_commands(sandbox: labs.Sandbox, user: 
 async def test_what_waits_is_not_waited_for(sandbox: labs.Sandbox) -> None:
     """FIFOs, sockets, devices and directories are refused at once, for reading and for writing."""
     await labs.run(sandbox, "mkfifo /tmp/fifo; ln -s fifo /tmp/link; mkdir /tmp/dir")
-    for path in ("/tmp/fifo", "/tmp/link", "/dev/zero", "/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts/ptmx", "/tmp/dir", "/"):
+    for path in (
+        "/tmp/fifo",
+        "/tmp/link",
+        "/dev/zero",
+        "/dev/null",
+        "/dev/tty",
+        "/dev/ptmx",
+        "/dev/pts/ptmx",
+        "/tmp/dir",
+        "/",
+    ):
         for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
             with pytest.raises(errors.InvalidRequest):
                 await sandbox.files.open(path, flags, user="root")
@@ -116,7 +137,9 @@ async def test_a_file_that_turns_into_a_fifo_is_not_waited_for(sandbox: labs.San
     assert kinds <= {stat.S_IFREG}
 
 
-@pytest.mark.parametrize("target", ["/", "/proc/self/root", "/proc/1/cwd", "/proc/self/fd/4", "/proc/self/fd/4/../../../.."])
+@pytest.mark.parametrize(
+    "target", ["/", "/proc/self/root", "/proc/1/cwd", "/proc/self/fd/4", "/proc/self/fd/4/../../../.."]
+)
 async def test_a_directory_that_turns_into_a_link_leads_nowhere(site: labs.Site, lab: labs.Lab, target: str) -> None:
     """Reads, writes, lists and removals go on while a directory and a link change places: the host is never touched."""
     victim = site.directory / f"victim-{uuid.uuid4().hex}"
@@ -143,17 +166,21 @@ async def test_a_directory_that_turns_into_a_link_leads_nowhere(site: labs.Site,
 async def test_removing_a_tree_never_leaves_it(sandbox: labs.Sandbox) -> None:
     """A directory in the tree changes places with a link to another: what that leads to stays."""
     await labs.run(sandbox, "mkdir /srv/keep; touch /srv/keep/canary")
-    for _ in range(ROUNDS // 5):
-        await labs.run(sandbox, "mkdir -p /tmp/t/d/e; touch /tmp/t/d/canary /tmp/t/d/e/canary; ln -sfn /srv/keep /tmp/t/l")
-        async with swapping(sandbox, "/tmp/t/d", "/tmp/t/l"):
+    for number in range(ROUNDS // 5):
+        tree = f"/tmp/t{number}"
+        make = f"mkdir -p {tree}/d/e; touch {tree}/d/canary {tree}/d/e/canary; ln -s /srv/keep {tree}/l"
+        await labs.run(sandbox, make)
+        async with swapping(sandbox, f"{tree}/d", f"{tree}/l"):
             with contextlib.suppress(*REFUSED):
-                await sandbox.files.remove("/tmp/t", user="root", recursive=True)
+                await sandbox.files.remove(tree, user="root", recursive=True)
     assert (await labs.run(sandbox, "ls /srv/keep")).lines == ["canary"]
 
 
 async def test_a_careless_removal_does_leave_the_tree(sandbox: labs.Sandbox) -> None:
     """Proves the test above: the race is there to be lost by whoever goes by paths."""
-    await labs.run(sandbox, "mkdir -p /srv/keep /tmp/t/d; ln -s /srv/keep /tmp/t/l; touch /srv/keep/canary /tmp/t/d/canary")
+    await labs.run(
+        sandbox, "mkdir -p /srv/keep /tmp/t/d; ln -s /srv/keep /tmp/t/l; touch /srv/keep/canary /tmp/t/d/canary"
+    )
     async with swapping(sandbox, "/tmp/t/d", "/tmp/t/l"):
         careless = "for i in $(seq 2000); do rm -f /tmp/t/d/canary; test -e /srv/keep/canary || exit 7; done"
         assert (await labs.run(sandbox, careless)).exit.code == 7

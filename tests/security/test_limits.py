@@ -114,7 +114,11 @@ async def test_released_output_is_thrown_away_without_end(sandbox: labs.Sandbox)
 async def test_a_killed_tree_leaves_nobody(sandbox: labs.Sandbox, user: str) -> None:
     """However it forks, whoever its parents and sessions are: one SIGKILL to the tree and there is nothing left."""
     trees = [await labs.begin(sandbox, "scatter", user=user) for _ in range(4)]
-    trees.append(await labs.start(sandbox, "echo; (setsid sh -c 'sleep 100 & sleep 100' &) ; (trap '' TERM HUP; sleep 100) & exit 0"))
+    trees.append(
+        await labs.start(
+            sandbox, "echo; (setsid sh -c 'sleep 100 & sleep 100' &) ; (trap '' TERM HUP; sleep 100) & exit 0"
+        )
+    )
     await labs.line(trees[-1])
     for tree in trees:
         await labs.end(tree)
@@ -136,7 +140,9 @@ async def test_a_sandbox_that_resists_is_dead_when_it_is_said_to_be(lab: labs.La
     await labs.start(sandbox, [labs.PROBE, "breed", "30"])
     end = await sandbox.kill(states.EndReason.DELETED)
     assert end.reason is states.EndReason.DELETED
-    assert [found.path for found in lab.layout.hierarchies if os.path.exists(f"{found.path}/{sandbox.sandbox_id}")] == []
+    assert [
+        found.path for found in lab.layout.hierarchies if os.path.exists(f"{found.path}/{sandbox.sandbox_id}")
+    ] == []
     assert not os.path.exists(f"/proc/{sandbox.pid}/ns")
 
 
@@ -151,7 +157,9 @@ async def test_arguments_and_environment_have_a_limit(sandbox: labs.Sandbox) -> 
         with pytest.raises((errors.StartFailed, errors.TooLarge)):
             await labs.run(sandbox, ["true", *arguments])
     try:  # each of the two is as large as it may be
-        whole = await labs.start(sandbox, ["true", "x" * (contract.MAX_COMMAND_BYTES - 100)], label=b"x" * contract.MAX_LABEL_BYTES)
+        whole = await labs.start(
+            sandbox, ["true", "x" * (contract.MAX_COMMAND_BYTES - 100)], label=b"x" * contract.MAX_LABEL_BYTES
+        )
         assert (await labs.finish(whole)).exit == contract.ExecExit(code=0)
     except errors.TooLarge as error:
         assert error.fields["limit"] > 0
@@ -159,7 +167,24 @@ async def test_arguments_and_environment_have_a_limit(sandbox: labs.Sandbox) -> 
 
 
 @pytest.mark.parametrize(
-    "user", ["-1", "4294967295", "65535", "65536", "+0", " 0", "0 ", "0:", ":0", "root:", "a:b:c", "", "../root", "root\n", "0x0"]
+    "user",
+    [
+        "-1",
+        "4294967295",
+        "65535",
+        "65536",
+        "+0",
+        " 0",
+        "0 ",
+        "0:",
+        ":0",
+        "root:",
+        "a:b:c",
+        "",
+        "../root",
+        "root\n",
+        "0x0",
+    ],
 )
 async def test_users_that_are_none_start_nothing(sandbox: labs.Sandbox, user: str) -> None:
     """A user is a name or number of the sandbox's own; what a careless parser would take for root is refused."""
@@ -169,7 +194,9 @@ async def test_users_that_are_none_start_nothing(sandbox: labs.Sandbox, user: st
 
 async def test_a_hostile_passwd_gives_nobody_more_than_the_sandbox_has(sandbox: labs.Sandbox) -> None:
     """Root inside decides who is who; ids outside its range, NULs, links to devices and to /proc mean nothing."""
-    await labs.write(sandbox, "/etc/passwd", b"evil:x:4294967295:0::/:\nnul\0:x:0:0::/:\nbig:x:70000:70000::/:\n" + b"a" * (2 << 20))
+    await labs.write(
+        sandbox, "/etc/passwd", b"evil:x:4294967295:0::/:\nnul\0:x:0:0::/:\nbig:x:70000:70000::/:\n" + b"a" * (2 << 20)
+    )
     for user in ("evil", "nul", "big"):
         with pytest.raises((errors.NotFound, errors.InvalidRequest)):
             await labs.run(sandbox, ["id"], user=user)

@@ -52,11 +52,15 @@ async def test_sockets_of_the_host_cannot_be_reached(lab: labs.Lab, sandbox: lab
 
 async def test_the_network_is_a_loopback_alone(sandbox: labs.Sandbox) -> None:
     """No interface, route or neighbour of the host is there, and none can be made."""
-    done = await labs.run(sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route; cat /proc/net/arp | tail -n +2")
+    done = await labs.run(
+        sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route; cat /proc/net/arp | tail -n +2"
+    )
     assert [line.strip() for line in done.lines] == ["lo"]
     link = "ioctl 0 0x8914 z:40"  # SIOCSIFFLAGS on what is no socket: the capability is what matters
     assert await labs.calls(sandbox, "socket 16 3 0", link) == ["ok", "ENOTTY"]
-    done = await labs.run(sandbox, "ip link add dummy0 type dummy || ip link set lo down || ip addr add 10.0.0.1/8 dev lo")
+    done = await labs.run(
+        sandbox, "ip link add dummy0 type dummy || ip link set lo down || ip addr add 10.0.0.1/8 dev lo"
+    )
     assert done.exit.code != 0
 
 

@@ -87,7 +87,9 @@ async def test_what_tells_of_the_host_is_hidden(lab: labs.Lab, sandbox: labs.San
 
 async def test_masks_cannot_be_taken_off(sandbox: labs.Sandbox) -> None:
     """They are mounts: what lies below cannot be reached by another path, by a link or by renaming."""
-    attacks = "mv /proc/kallsyms /proc/x; ln /proc/kallsyms /tmp/x; cat /proc/self/root/proc/kallsyms /proc/../proc/kallsyms"
+    attacks = (
+        "mv /proc/kallsyms /proc/x; ln /proc/kallsyms /tmp/x; cat /proc/self/root/proc/kallsyms /proc/../proc/kallsyms"
+    )
     done = await labs.run(sandbox, attacks)
     assert done.stdout == b""
 
@@ -96,8 +98,10 @@ async def test_nobody_lowers_the_odds_of_being_killed_for_memory(sandbox: labs.S
     """Sandboxes go before the host's own processes when memory is short; root inside cannot change that."""
     floor = 500 if labs.host_capability(24) else 0  # without CAP_SYS_RESOURCE nobody can set a floor but the kernel
     start = await labs.run(sandbox, "cat /proc/self/oom_score_adj")
-    assert start.stdout == b"500\n"
-    attacks = f"for n in {floor} {floor - 1} -1000; do echo $n > /proc/self/oom_score_adj; done; cat /proc/self/oom_score_adj"
+    assert int(start.stdout) >= 500
+    attacks = (
+        f"for n in {floor} {floor - 1} -1000; do echo $n > /proc/self/oom_score_adj; done; cat /proc/self/oom_score_adj"
+    )
     assert (await labs.run(sandbox, attacks)).stdout == f"{floor}\n".encode()
 
 
@@ -105,5 +109,7 @@ async def test_no_file_system_of_the_kernel_is_mounted_but_proc(sandbox: labs.Sa
     """No sysfs, no cgroups (so no release_agent), no debugfs, no bpf, no terminals of others."""
     done = await labs.run(sandbox, "cut -d' ' -f3 /proc/self/mounts | sort -u")
     assert done.lines == ["devpts", "overlay", "proc", "tmpfs"]
-    done = await labs.run(sandbox, "find / -xdev -name release_agent -o -name cgroup.procs 2>/dev/null; ls -A /sys /dev/pts")
+    done = await labs.run(
+        sandbox, "find / -xdev -name release_agent -o -name cgroup.procs 2>/dev/null; ls -A /sys /dev/pts"
+    )
     assert done.stdout == b"/dev/pts:\nptmx\n\n/sys:\n"

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,15 @@ from traforo.worker.runtimes.container import plans
 
 TOP = {"bin", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media", "mnt", "opt", "proc", "root", "run"}
 TOP |= {"sbin", "srv", "sys", "tmp", "usr", "var"}
+
+
+@pytest.fixture(params=["inside", "outside"])
+async def lab(site: labs.Site, request: pytest.FixtureRequest) -> AsyncIterator[labs.Lab]:
+    """A runtime whose overlays are mounted by the sandbox itself, and one whose spawner does it."""
+    if request.param == "outside" and not site.features.overlay_trusted.ok:
+        pytest.skip(f"this host cannot mount overlays from outside: {site.features.overlay_trusted.detail}")
+    async with site.lab(outside=request.param == "outside") as lab:
+        yield lab
 
 
 @pytest.fixture
@@ -72,8 +81,14 @@ async def test_control_groups_name_nothing_of_the_host(sandbox: labs.Sandbox) ->
 async def test_every_tree_of_the_host_is_handed_over_read_only(lab: labs.Lab) -> None:
     """Also below the overlay, which never writes there itself: whatever else goes wrong, the host is not written to."""
     seen: list[plans.Plan] = []
-    await lab.create(lambda plan: seen.append(plan) or plan)
-    layers = [layer for layer in seen[0].layers if layer.path]
+
+    def see(plan: plans.Plan) -> plans.Plan:
+        seen.append(plan)
+        return plan
+
+    await lab.create(see)
+    layers = [layer for layer in seen[0].layers if layer.path and not layer.fstype]
+    assert layers
     assert [layer.path for layer in layers if not layer.flags & plans.ATTR_RDONLY] == []
 
 
@@ -87,8 +102,15 @@ async def test_writes_stay_in_the_sandbox(lab: labs.Lab, shelf: Path) -> None:
     assert (await labs.run(sandbox, attack)).stdout == b"hostx\n"
     assert {path.name: path.read_text() for path in shelf.iterdir()} == {"changed": "host", "removed": "host"}
     assert stat.S_IMODE(shelf.stat().st_mode) == 0o755
-    weak = await lab.create(ablations.direct("/srv"), rootfs=showing(lab.rootfs, shelf))
-    await labs.run(weak, attack)
+
+
+async def test_without_an_overlay_writes_reach_the_host(site: labs.Site, shelf: Path) -> None:
+    """Proves the test above: the tree itself, with its owners mapped, is root's to change."""
+    (shelf / "changed").write_text("host")
+    (shelf / "removed").write_text("host")
+    async with site.lab() as lab:
+        weak = await lab.create(ablations.direct("/srv"), rootfs=showing(lab.rootfs, shelf))
+        await labs.run(weak, "echo x >> /srv/changed; rm /srv/removed; echo x > /srv/made")
     assert {path.name: path.read_text() for path in shelf.iterdir()} == {"changed": "hostx\n", "made": "x\n"}
 
 
@@ -183,7 +205,9 @@ async def test_chroot_leads_to_the_sandboxs_own_root_at_most(sandbox: labs.Sandb
     assert await labs.probe(sandbox, "climb") == [labs.HOSTNAME]
 
 
-async def test_an_image_whose_directories_are_links_reaches_nothing(lab: labs.Lab, shelf: Path, site: labs.Site) -> None:
+async def test_an_image_whose_directories_are_links_reaches_nothing(
+    lab: labs.Lab, shelf: Path, site: labs.Site
+) -> None:
     """An image may have links where mount points belong; what is mounted through them stays in the sandbox's own tree.
 
     Nothing on the host changes, and where a sandbox comes to life it sees nothing of the host.

@@ -49,6 +49,10 @@ class Closed(errors.Lost):
     """The other end is gone, or did not keep to the protocol."""
 
 
+class Incomplete(errors.RateLimited):
+    """What the peer did is done, but its descriptors did not come: this process has as many open as it may."""
+
+
 def refusal(message: wire.Message) -> Refused:
     """Read M_ERROR or M_FAILED."""
     code = message.number(wire.Tag.ERRNO) or errno.EIO
@@ -151,18 +155,19 @@ class Channel:
                 self.close()
                 return False
             descriptors = _descriptors(ancillary)
-            if not length or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not length or flags & socket.MSG_TRUNC:
                 _close_all(descriptors)
                 self.close()
                 return False
+            lacking = bool(flags & socket.MSG_CTRUNC)
             try:
-                self._received(wire.decode(_BUFFER[:length]), descriptors)
+                self._received(wire.decode(_BUFFER[:length]), descriptors, lacking=lacking)
             except wire.MalformedMessage:
                 self.close()
                 return False
         return True
 
-    def _received(self, message: wire.Message, descriptors: Sequence[int]) -> None:
+    def _received(self, message: wire.Message, descriptors: Sequence[int], *, lacking: bool) -> None:
         if not message.request_id:
             _close_all(descriptors)
             self._on_event(message)
@@ -170,6 +175,9 @@ class Channel:
         future = self._waiting.pop(message.request_id, None)
         if future is None or future.done():  # asked by an earlier worker process, or nobody waits any more
             _close_all(descriptors)
+        elif message.kind == wire.Type.OK and lacking:
+            _close_all(descriptors)
+            future.set_exception(Incomplete("this worker has no file descriptor left", hint="try again in a moment"))
         elif message.kind == wire.Type.OK:
             future.set_result(Reply(message, descriptors))
         else:

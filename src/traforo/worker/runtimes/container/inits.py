@@ -20,6 +20,8 @@ from traforo.worker.runtimes.container import channels, files, spawners
 
 _START_STAGES = frozenset({"exec", "cwd", "user", "limits"})
 _EXECS_MAX = 4096
+_ABANDON_TRIES = 50
+_ABANDON_PAUSE_SECONDS = 0.02
 
 
 def command_fields(number: int, start: contract.ExecStart) -> bytes:
@@ -166,6 +168,9 @@ class Sandbox:
             streams = check_pipes(reply.descriptors, stdin=start.stdin)
         except channels.Refused as error:
             raise _start_failure(error, start) from error
+        except channels.Incomplete:  # it runs, and nobody could ever read what it writes
+            await asyncio.shield(self._abandon(number))
+            raise
         finally:
             early = self._starting.pop(number)
         started = Exec(self, number, start.label, reply.message.number(wire.Tag.PID) or 0, streams)
@@ -175,6 +180,21 @@ class Sandbox:
         elif self.channel.closed:
             started.end(contract.ExecExit())
         return started
+
+    async def _abandon(self, number: int) -> None:
+        """Kill a command that nobody was told of, and have it forgotten."""
+        field = wire.number(wire.Tag.NUMBER, number)
+        kill = field + wire.number(wire.Tag.SIGNAL, signal.SIGKILL) + wire.number(wire.Tag.TREE, 1)
+        with contextlib.suppress(channels.Closed):
+            with contextlib.suppress(channels.Refused):  # it has ended
+                await self.channel.request(wire.Type.SIGNAL, kill)
+            for _ in range(_ABANDON_TRIES):
+                try:
+                    await self.channel.request(wire.Type.EXEC_RELEASE, field)
+                except channels.Refused:  # not reaped yet
+                    await asyncio.sleep(_ABANDON_PAUSE_SECONDS)
+                else:
+                    return
 
     async def execs(self) -> Sequence[Exec]:
         """Ask the init for its execs, and for their streams anew: what an earlier worker process left."""

@@ -125,6 +125,9 @@ class ContainerRuntime:
             # The spawner died on it. An init that was made has nobody left to talk to, and exits.
             await asyncio.shield(self._clear(request.sandbox_id))
             raise errors.WorkerUnavailable("the spawner died", hint="try again in a moment") from error
+        except channels.Incomplete as error:
+            await asyncio.shield(self._abandon(request.sandbox_id))
+            raise errors.NoCapacity(error.message, resource="descriptors") from error
         sandbox = self._register(request.sandbox_id, control, pid, request.label, request.deadline)
         if uid is not None:
             self._uids[request.sandbox_id] = uid
@@ -139,6 +142,15 @@ class ContainerRuntime:
                 raise errors.StartFailed("cannot start a sandbox: its init died", stage="init") from error
             raise
         return sandbox
+
+    async def _abandon(self, sandbox_id: str) -> None:
+        """End a sandbox whose control socket could not be received."""
+        spawner = self._current()
+        await spawner.kill(sandbox_id, states.EndReason.FAILED_TO_START)
+        for _ in range(_CLEAR_TRIES):
+            if await spawner.forget(sandbox_id):
+                return
+            await asyncio.sleep(_CLEAR_PAUSE_SECONDS)
 
     async def _discard(self, sandbox: inits.Sandbox) -> None:
         await sandbox.kill(states.EndReason.FAILED_TO_START)

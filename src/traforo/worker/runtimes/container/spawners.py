@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -154,10 +154,13 @@ class Spawner:
         except channels.Closed as error:
             raise _unavailable() from error
 
-    async def forget(self, sandbox_id: str) -> None:
-        """Drop a dead sandbox. An unknown one is fine."""
-        with contextlib.suppress(channels.Refused):
+    async def forget(self, sandbox_id: str) -> bool:
+        """Drop a dead sandbox. An unknown one is fine. Returns False where it is not dead yet."""
+        try:
             await self._channel.request(wire.Type.FORGET, wire.string(wire.Tag.ID, sandbox_id))
+        except channels.Refused as error:
+            return error.errno != errno.EBUSY
+        return True
 
     async def known(self) -> list[Known]:
         """Return everything that the spawner remembers."""
