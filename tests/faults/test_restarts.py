@@ -6,8 +6,7 @@ import asyncio
 import os
 import time
 
-from tests.faults import censuses, clients, planes, storms, tokens
-from traforo.worker.hosts import disks
+from tests.faults import clients, planes, storms, tokens
 
 SMALL = {"memory_mib": 64}
 HOG = "sleep 0.5; x=$(head -c 200000000 /dev/zero | tr '\\0' a); echo survived"
@@ -116,35 +115,6 @@ def _watch(fleet: planes.Fleet, due: dict[str, float]) -> dict[str, float]:
         ends |= {sandbox_id: time.time() for sandbox_id in due if sandbox_id not in left and sandbox_id not in ends}
         time.sleep(0.01)
     return ends
-
-
-async def test_without_worker_and_spawner_there_is_no_sandbox(fleet: planes.Fleet) -> None:
-    """Killed together they take everything with them: no process and no mount is left even before a worker runs again,
-    and no control group and no disk image after. Sandboxes and commands are told to be lost, with their output so far;
-    what had ended before keeps its reason.
-    """
-    wanted: list[dict[str, object]] = [{}, {"disk_kind": "disk", "disk_mib": 16}]
-    async with clients.client(fleet.worker.url) as client:
-        lost = [
-            (await client.create(**SMALL, **more))["sandbox_id"] for more in wanted[: 1 if disks.missing() else None]
-        ]
-        running = [await client.start(one, "echo before; setsid sleep 1000 & sleep 1000") for one in lost]
-        for sandbox_id, exec_id in zip(lost, running, strict=True):
-            await _said(client, sandbox_id, exec_id)
-        deleted = (await client.create(**SMALL))["sandbox_id"]
-        await client.delete(deleted)
-        await asyncio.sleep(0.2)  # the journal may lose what is younger than its batch
-        fleet.kill_both()
-        planes.until(lambda: fleet.processes() == [], "the end of every process", facts=fleet.processes)
-        assert censuses.host(fleet) == []
-        await asyncio.to_thread(fleet.ensure)
-        assert (fleet.sandbox_groups(), fleet.images(), censuses.host(fleet)) == ([], [], [])
-        assert {await client.end(one) for one in lost} == {("stopped", "lost")}
-        assert await client.end(deleted) == ("stopped", "deleted")
-        for sandbox_id, exec_id in zip(lost, running, strict=True):
-            output = await client.output(sandbox_id, exec_id)
-            assert (output.ended, output.stdout) == (("lost", None), b"before\n")
-        assert await client.live() == set()
 
 
 async def _said(client: clients.Client, sandbox_id: str, exec_id: str) -> None:

@@ -146,26 +146,6 @@ async def test_a_sandbox_that_resists_is_dead_when_it_is_said_to_be(lab: labs.La
     assert not os.path.exists(f"/proc/{sandbox.pid}/ns")
 
 
-async def test_arguments_and_environment_have_a_limit(sandbox: labs.Sandbox) -> None:
-    """Up to it they arrive unharmed; beyond it the command is refused before anything is sent."""
-    environment = {f"V{number}": "x" * 1000 for number in range(100)}
-    done = await labs.run(sandbox, ["env"], env={"PATH": labs.PATH, **environment})
-    assert sum(line.startswith("V") for line in done.lines) == 100
-    with pytest.raises(errors.TooLarge):
-        await labs.run(sandbox, ["env"], env={"PATH": "x" * contract.MAX_COMMAND_BYTES})
-    for arguments in ([""] * 60000, ["x" * 20] * 5000):
-        with pytest.raises((errors.StartFailed, errors.TooLarge)):
-            await labs.run(sandbox, ["true", *arguments])
-    try:  # each of the two is as large as it may be
-        whole = await labs.start(
-            sandbox, ["true", "x" * (contract.MAX_COMMAND_BYTES - 100)], label=b"x" * contract.MAX_LABEL_BYTES
-        )
-        assert (await labs.finish(whole)).exit == contract.ExecExit(code=0)
-    except errors.TooLarge as error:
-        assert error.fields["limit"] > 0
-    assert await _lives(sandbox)
-
-
 @pytest.mark.parametrize(
     "user",
     [

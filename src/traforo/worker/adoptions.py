@@ -138,6 +138,10 @@ def _ended_at(entry: entries.Entry, reason: states.EndReason, now: float) -> flo
     return min(now, entry.expires_at) if reason is states.EndReason.EXPIRED else now
 
 
-def used_tokens(found: Mapping[str, float], live: Iterable[Found]) -> dict[str, float]:
-    """Return every `jti` that must not work again: the journal's, and those that live sandboxes were paid with."""
-    return dict(found) | {one.entry.jti: one.entry.jti_expires_at for one in live if one.entry.jti is not None}
+def used_tokens(found: Mapping[str, float], plan: Plan) -> dict[str, float]:
+    """Return every `jti` that must not work again: the journal's, and those that sandboxes were paid with.
+
+    Ended ones too: one may have died before the journal knew of it.
+    """
+    paid = [one.entry for one in plan.live] + [one.entry for one in plan.ended]
+    return dict(found) | {entry.jti: entry.jti_expires_at for entry in paid if entry.jti is not None}

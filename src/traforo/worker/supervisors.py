@@ -119,7 +119,7 @@ class Supervisor:
                 self._ends.forgettable(name, sandbox_id)
         self._books.gauges.refresh(self.ledger)
         self._log.info("adopted", live=len(plan.live), ended=len(plan.ended), unreadable=len(plan.unreadable))
-        return adoptions.used_tokens(dict(left.tokens), plan.live)
+        return adoptions.used_tokens(dict(left.tokens), plan)
 
     async def _adopt(self, found: adoptions.Found) -> None:
         books, entry = self._books, found.entry

@@ -143,9 +143,9 @@ def test_the_ended_are_in_the_order_of_their_ends() -> None:
 
 
 def test_tokens_are_those_of_both() -> None:
-    """What the journal has, and what the live ones were paid with."""
-    live = plan([Running(1, label(1))]).live
-    assert adoptions.used_tokens({"old": 5.0}, live) == {"old": 5.0, "jti-1": 2000.0}
+    """What the journal has, and what sandboxes were paid with: those that live, and those that died unseen."""
+    found = plan([Running(1, label(1))], [dead(2, label(2))])
+    assert adoptions.used_tokens({"old": 5.0}, found) == {"old": 5.0, "jti-1": 2000.0, "jti-2": 2000.0}
 
 
 numbers = st.sets(st.integers(0, 9))
