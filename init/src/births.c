@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,10 +28,12 @@
 
 /* When the whole host is short of memory, the kernel should take a sandbox before it takes a worker. */
 #define OOM_SCORE "500"
+#define NOBODY 65534
 
 /* Descriptors that a new child needs until it has joined its cgroups. */
 struct inheritance {
 	int control;
+	int score;                 /* oom_score_adj of the child, comes with M_GO */
 	int cgroup;                /* directory of the v2 cgroup, -1 for none */
 	size_t task_count;
 	int tasks[CGROUPS_MAX];    /* "tasks" of each v1 cgroup, opened by us: the opener's rights count */
@@ -206,6 +209,7 @@ static int clone_mount(const struct layer *layer, int userns, struct err *e)
 static int mount_overlay(const struct layer *layer, int userns, uid_t owner, const int *fds, size_t count,
 			 struct overlays *overlays, struct err *e)
 {
+	struct layer below = *layer;
 	int lower, fd, code = 0;
 
 	if (layer->index >= count || !layer->path)
@@ -216,7 +220,8 @@ static int mount_overlay(const struct layer *layer, int userns, uid_t owner, con
 		code = err_set(e, EBADMSG, "layer", "overlays of two tmpfs");
 	if (code)
 		return code;
-	lower = clone_mount(layer, userns, e);
+	below.flags |= MOUNT_ATTR_RDONLY; /* an overlay never writes there, and nobody else shall */
+	lower = clone_mount(&below, userns, e);
 	if (lower < 0)
 		return lower;
 	fd = overlays_mount(overlays, lower, owner, (unsigned)layer->flags, e);
@@ -290,14 +295,23 @@ static int open_layers(const struct birth *birth, pid_t pid, int *fds, size_t *c
 	return code;
 }
 
+/* The init raises its score while it starts a command, which inherits that, and could not open this by itself. */
+static int open_score(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/oom_score_adj", pid);
+	return open(path, O_WRONLY | O_CLOEXEC);
+}
+
 /* What only the outside may do for the child: map its users, clone its layers; then let it go on. */
 static int equip(const struct birth *birth, pid_t pid, int control, struct err *e)
 {
 	uint8_t buffer[16];
 	struct msg_writer writer;
-	int fds[LAYERS_MAX];
+	int fds[LAYERS_MAX + 1];
 	size_t count = 0;
-	int code = write_proc(pid, "uid_map", birth->uid_map, e);
+	int score = -1, code = write_proc(pid, "uid_map", birth->uid_map, e);
 
 	if (!code)
 		code = write_proc(pid, "gid_map", birth->gid_map, e);
@@ -305,7 +319,10 @@ static int equip(const struct birth *birth, pid_t pid, int control, struct err *
 		code = write_proc(pid, "oom_score_adj", OOM_SCORE, e);
 	if (!code)
 		code = open_layers(birth, pid, fds, &count, e);
+	if (!code && (score = open_score(pid)) < 0)
+		code = err_set(e, errno, "proc", "cannot open the score of the init");
 	if (!code) {
+		fds[count++] = score;
 		msg_begin(&writer, buffer, sizeof buffer, M_GO, 0);
 		code = msg_send(control, &writer, fds, count, MSG_DONTWAIT);
 		if (code)
@@ -383,6 +400,10 @@ static int confine(const struct birth *birth, struct err *e)
 {
 	int code = caps_bound(birth->caps, e);
 
+	/* prlimit(2) asks for all six ids to be the same: with another saved gid, root inside cannot touch the init's
+	 * limits. Where only root is mapped there is no other gid. */
+	if (syscall(SYS_setresgid, -1, -1, NOBODY) < 0 && errno != EINVAL)
+		return err_set(e, errno, "root", "cannot set the saved group");
 	if (!code && birth->seccomp)
 		code = seccomp_install(e); /* needs the CAP_SYS_ADMIN that caps_limit takes away */
 	if (!code)
@@ -390,7 +411,7 @@ static int confine(const struct birth *birth, struct err *e)
 	return code;
 }
 
-static int set_up(const struct birth *birth, const struct inheritance *inheritance, size_t *index, struct err *e)
+static int set_up(const struct birth *birth, struct inheritance *inheritance, size_t *index, struct err *e)
 {
 	uint8_t buffer[64];
 	int layers[MSG_FDS_MAX];
@@ -400,7 +421,12 @@ static int set_up(const struct birth *birth, const struct inheritance *inheritan
 
 	if (length <= 0)
 		return err_set(e, length ? (int)-length : EPIPE, "go", "nobody waits for this sandbox");
+	if (!layer_count)
+		return err_set(e, EBADMSG, "go", "no score was handed over");
+	inheritance->score = layers[--layer_count];
 	code = join_cgroups(inheritance, e);
+	if (!code && birth->clone_flags & CLONE_NEWCGROUP && unshare(CLONE_NEWCGROUP) < 0)
+		code = err_set(e, errno, "cgroup", "cannot make a cgroup namespace");
 	if (!code)
 		code = become_root(e);
 	/* Nobody inside may trace the init or read its memory; also makes its /proc entries the host's. */
@@ -441,7 +467,7 @@ static _Noreturn void child_main(const struct birth *birth, struct inheritance *
 		report_failure(inheritance->control, index, &e);
 		_exit(1);
 	}
-	pid1_run(inheritance->control, inheritance->cgroup);
+	pid1_run(inheritance->control, inheritance->cgroup, inheritance->score);
 }
 
 static void let_go(const struct inheritance *inheritance)
@@ -466,7 +492,9 @@ static int make_cgroups(const struct birth *birth, struct cgroups *made, struct 
 			return code;
 		made->list[made->count++] = *cgroup;
 		snprintf(path, sizeof path, cgroup->kind == CGROUP_V1 ? "%s/tasks" : "%s", cgroup->path);
-		fd = open(path, (cgroup->kind == CGROUP_V1 ? O_WRONLY : O_RDONLY | O_DIRECTORY) | O_CLOEXEC);
+		/* The init keeps the v2 one: as a mount of its own, whose ".." leads nowhere. */
+		fd = cgroup->kind == CGROUP_V1 ? open(path, O_WRONLY | O_CLOEXEC)
+					       : sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 		if (fd < 0)
 			return err_set(e, errno, "cgroup", "cannot open '%s'", path);
 		if (cgroup->kind == CGROUP_V1) {
@@ -481,10 +509,34 @@ static int make_cgroups(const struct birth *birth, struct cgroups *made, struct 
 	return 0;
 }
 
+/* Whoever makes a user namespace pays for what is done in it: the kernel counts inotify instances, pending signals,
+ * timers and message queues against that uid out here too. If that were root, every sandbox and the host would share
+ * one allowance, and one of them could use it up. */
+static pid_t clone_as(uid_t owner, struct kernel_clone_args *args)
+{
+	int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), code;
+	bool other = owner != (uid_t)-1 && owner != geteuid() && args->flags & CLONE_NEWUSER;
+	pid_t pid;
+
+	/* The capabilities stay: joining the cgroup needs them. */
+	if (other && (prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ||
+		      syscall(SYS_setresuid, -1, owner, -1) < 0))
+		return -1;
+	pid = sys_clone3(args);
+	code = errno;
+	if (other && pid) {
+		syscall(SYS_setresuid, -1, 0, -1);
+		prctl(PR_SET_SECUREBITS, bits, 0, 0, 0);
+	}
+	errno = code;
+	return pid;
+}
+
 int births_start(const struct birth *birth, pid_t *pid, int *control, struct err *e)
 {
 	struct inheritance inheritance = {.control = -1, .cgroup = -1};
-	struct kernel_clone_args args = {.flags = birth->clone_flags, .exit_signal = SIGCHLD};
+	/* The cgroup namespace is made later: its root is where its maker is at that moment. */
+	struct kernel_clone_args args = {.flags = birth->clone_flags & ~(uint64_t)CLONE_NEWCGROUP, .exit_signal = SIGCHLD};
 	struct cgroups made;
 	struct err ignored;
 	int pair[2], code = make_cgroups(birth, &made, &inheritance, e);
@@ -498,7 +550,7 @@ int births_start(const struct birth *birth, pid_t *pid, int *control, struct err
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)inheritance.cgroup;
 	}
-	*pid = sys_clone3(&args);
+	*pid = clone_as((uid_t)birth->owner, &args);
 	if (*pid < 0) {
 		code = err_set(e, errno, "clone", "cannot start a process in new namespaces");
 		close(pair[0]);

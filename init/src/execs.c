@@ -21,6 +21,8 @@
 #endif
 
 #define TREE_ROUNDS 64
+#define INIT_SCORE "500"
+#define COMMAND_SCORE "600"
 
 /* What a child writes before it gives up; the parent is stopped (CLONE_VFORK) until the child is its command or gone. */
 struct exec_failure {
@@ -75,9 +77,9 @@ int execs_parse(struct msg_reader fields, struct exec_request *request, struct e
 	return 0;
 }
 
-int execs_init(struct execs *execs, int cgroup, struct err *e)
+int execs_init(struct execs *execs, int cgroup, int score, struct err *e)
 {
-	*execs = (struct execs){.cgroup = cgroup};
+	*execs = (struct execs){.cgroup = cgroup, .score = score};
 	execs->failure = mmap(NULL, sizeof *execs->failure, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (execs->failure == MAP_FAILED)
 		return err_set(e, errno, "memory", "cannot share a page with children");
@@ -255,6 +257,14 @@ static bool drop_cgroup(const struct execs *execs, const struct exec *exec)
 	return !unlinkat(execs->cgroup, name, AT_REMOVEDIR) || errno == ENOENT;
 }
 
+/* A command inherits a score a little above ours: when the sandbox is short of memory the kernel must take a command, for
+ * with the init everything goes. */
+static void set_score(const struct execs *execs, const char *score)
+{
+	if (execs->score >= 0 && pwrite(execs->score, score, strlen(score), 0) < 0)
+		return; /* nothing depends on it but who is taken first */
+}
+
 static int launch(struct execs *execs, struct exec_request *request, const struct user *user, struct exec *exec,
 		  const int *theirs, struct err *e)
 {
@@ -271,9 +281,11 @@ static int launch(struct execs *execs, struct exec_request *request, const struc
 		args.cgroup = (uint64_t)cgroup;
 	}
 	execs->failure->code = 0;
+	set_score(execs, COMMAND_SCORE);
 	pid = sys_clone3(&args);
 	if (!pid)
 		become(request, user, theirs, execs->failure);
+	set_score(execs, INIT_SCORE);
 	if (cgroup >= 0)
 		close(cgroup);
 	if (pid < 0)

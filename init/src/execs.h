@@ -41,6 +41,7 @@ struct exec {
 };
 
 struct execs {
+	int score;  /* our oom_score_adj, -1 if it cannot be written */
 	int cgroup; /* directory of the sandbox's v2 cgroup, or -1 */
 	size_t count;
 	size_t capacity;
@@ -49,7 +50,7 @@ struct execs {
 };
 
 int execs_parse(struct msg_reader fields, struct exec_request *request, struct err *e);
-int execs_init(struct execs *execs, int cgroup, struct err *e);
+int execs_init(struct execs *execs, int cgroup, int score, struct err *e);
 /* Starts a command; *exec is valid until the next call. -ENOENT and the like tell why not, in `e->stage`
  * ("user", "cwd", "exec", "limits"). */
 int execs_start(struct execs *execs, const struct exec_request *request, struct exec **exec, struct err *e);

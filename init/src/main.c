@@ -79,7 +79,8 @@ static int run_sealed(char **argv, struct err *e)
 		return err_set(e, -code, "seal", "cannot copy the program");
 	if (fcntl(fd, F_ADD_SEALS, SEALS) < 0)
 		return err_set(e, errno, "seal", "cannot seal the copy");
-	fexecve(fd, argv, environ);
+	/* The environment of the worker holds its secrets; this memory is copied into every sandbox. */
+	fexecve(fd, argv, (char *const[]){NULL});
 	return err_set(e, errno, "seal", "cannot run the copy");
 }
 

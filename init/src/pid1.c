@@ -401,7 +401,7 @@ static _Noreturn void serve(struct pid1 *pid1)
 	}
 }
 
-_Noreturn void pid1_run(int control, int cgroup)
+_Noreturn void pid1_run(int control, int cgroup, int score)
 {
 	static struct pid1 pid1;
 	uint8_t buffer[64];
@@ -414,7 +414,7 @@ _Noreturn void pid1_run(int control, int cgroup)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	pid1.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (pid1.signals < 0 || execs_init(&pid1.execs, cgroup, &e))
+	if (pid1.signals < 0 || execs_init(&pid1.execs, cgroup, score, &e))
 		_exit(1);
 	msg_begin(&writer, buffer, sizeof buffer, M_READY, 0);
 	if (msg_send(control, &writer, NULL, 0, 0))

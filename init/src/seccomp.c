@@ -51,8 +51,7 @@ static const short allowed[] = {
 	SYS_utimensat, SYS_umask, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr,
 	SYS_listxattr, SYS_llistxattr, SYS_flistxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr,
 	SYS_inotify_init1, SYS_inotify_add_watch, SYS_inotify_rm_watch, SYS_pipe2, SYS_splice, SYS_tee, SYS_vmsplice,
-	SYS_sendfile, SYS_copy_file_range, SYS_io_setup, SYS_io_destroy, SYS_io_submit, SYS_io_cancel, SYS_io_getevents,
-	SYS_io_pgetevents, SYS_memfd_create, SYS_name_to_handle_at,
+	SYS_sendfile, SYS_copy_file_range, SYS_memfd_create, SYS_name_to_handle_at,
 #ifdef SYS_newfstatat
 	SYS_newfstatat,
 #endif
@@ -89,7 +88,7 @@ static const short allowed[] = {
 	SYS_gettimeofday, SYS_clock_gettime, SYS_clock_getres, SYS_getitimer, SYS_setitimer, SYS_timer_create,
 	SYS_timer_settime, SYS_timer_gettime, SYS_timer_getoverrun, SYS_timer_delete,
 	/* sockets */
-	SYS_socketpair, SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_connect, SYS_getsockname, SYS_getpeername,
+	SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_connect, SYS_getsockname, SYS_getpeername,
 	SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg, SYS_recvmmsg, SYS_shutdown, SYS_setsockopt,
 	SYS_getsockopt,
 	/* System V and POSIX IPC, in a namespace of its own */
@@ -111,9 +110,14 @@ static const short allowed[] = {
 };
 
 /* Looked at more closely; see emit_special. */
-static const short special[] = {SYS_clone, SYS_socket, SYS_ioctl, SYS_personality};
+static const short special[] = {SYS_clone, SYS_socket, SYS_socketpair, SYS_ioctl, SYS_personality};
 
-enum action { DENY, ALLOW, LOOK };
+/* As if the kernel had been built without: asynchronous requests of the old kind are counted for the whole host
+ * (fs.aio-max-nr), and who gets ENOSYS does without. */
+static const short absent[] = {SYS_io_setup, SYS_io_destroy, SYS_io_submit, SYS_io_cancel, SYS_io_getevents,
+			       SYS_io_pgetevents};
+
+enum action { DENY, ALLOW, LOOK, ABSENT };
 
 struct range {
 	int first;
@@ -181,6 +185,11 @@ static void emit_special(int number)
 		emit_load_argument(2);
 		emit_one_of(routing, 1, EPROTONOSUPPORT);
 		break;
+	case SYS_socketpair:
+		/* It makes two sockets of any family, and loads its module, before it finds that it has no pairs. */
+		emit_load_argument(0);
+		emit_one_of((const uint32_t[]){AF_UNIX}, 1, EAFNOSUPPORT);
+		break;
 	case SYS_ioctl:
 		/* TIOCSTI and TIOCLINUX put input into whoever shares the terminal. */
 		emit_load_argument(1);
@@ -206,7 +215,7 @@ static void emit_search(const struct range *ranges, size_t count)
 		else if (ranges->action == ALLOW)
 			emit_return(SECCOMP_RET_ALLOW);
 		else
-			emit_refusal(ranges->first > NEWEST_KNOWN ? ENOSYS : EPERM);
+			emit_refusal(ranges->action == ABSENT || ranges->first > NEWEST_KNOWN ? ENOSYS : EPERM);
 		return;
 	}
 	emit(BPF_JMP | BPF_JGE | BPF_K, 0, 1, (uint32_t)ranges[count / 2].first);
@@ -226,6 +235,8 @@ int seccomp_build(struct err *e)
 
 	for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
 		actions[allowed[i]] = ALLOW;
+	for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+		actions[absent[i]] = ABSENT;
 	for (size_t i = 0; i < sizeof special / sizeof *special; i++)
 		actions[special[i]] = LOOK;
 	for (int number = 0; number <= NEWEST_KNOWN; number++)

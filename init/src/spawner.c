@@ -267,6 +267,7 @@ static int on_list(const struct connection *connection, uint32_t id, uint64_t cu
 {
 	struct msg_writer writer;
 	size_t i;
+	int code;
 
 	msg_begin(&writer, answer, sizeof answer, M_OK, id);
 	for (i = cursor; i < spawner.registry.used; i++) {
@@ -292,7 +293,9 @@ static int on_list(const struct connection *connection, uint32_t id, uint64_t cu
 	}
 	msg_put_number(&writer, T_CURSOR, i);
 	msg_put_number(&writer, T_MORE, i < spawner.registry.used);
-	return msg_send(connection->fd, &writer, NULL, 0, 0);
+	code = msg_send(connection->fd, &writer, NULL, 0, 0);
+	memset(answer, 0, writer.length); /* labels, which no child may see */
+	return code;
 }
 
 static int on_sandbox(const struct connection *connection, const struct msg_header *header, struct msg_reader fields,
@@ -372,9 +375,11 @@ static void receive(struct connection *connection)
 	size_t count;
 	ssize_t length = msg_receive(connection->fd, received, sizeof received, fds, &count, MSG_DONTWAIT);
 
-	if (length > 0)
+	if (length > 0) {
 		handle(connection, received, (size_t)length, fds, count);
-	else if (length != -EAGAIN)
+		/* The next child copies this memory; a message says what callers asked for. */
+		memset(received, 0, (size_t)length);
+	} else if (length != -EAGAIN)
 		disconnect(connection);
 	msg_close_fds(fds, count);
 }

@@ -127,7 +127,7 @@ int main(void)
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	people_make();
 	place_make();
-	need(!execs_init(&execs, -1, &e), "execs_init");
+	need(!execs_init(&execs, -1, -1, &e), "execs_init");
 	if (guest_exists()) {
 		test_run();
 		test_no_way_out();

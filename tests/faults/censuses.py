@@ -46,8 +46,8 @@ def take(fleet: planes.Fleet) -> Census:
         host=Counter(host(fleet)),
         spawner_mounts=Counter(_mounts(str(spawner)) if spawner else ()),
         files=Counter(_files(fleet)),
-        worker_descriptors=Counter(_descriptors(fleet.worker.pid)),
-        spawner_descriptors=Counter(_descriptors(spawner) if spawner else ()),
+        worker_descriptors=Counter(_descriptors(fleet.worker.pid, fleet.control.url)),
+        spawner_descriptors=Counter(_descriptors(spawner, fleet.control.url) if spawner else ()),
     )
 
 
@@ -119,10 +119,32 @@ def _files(fleet: planes.Fleet) -> list[str]:
     return [path for path in found if "/journal.sqlite3" not in path and "/execs/blank-" not in path]
 
 
-def _descriptors(pid: int) -> list[str]:
+def _descriptors(pid: int, control: str) -> list[str]:
+    connections = _connections()
+    port = control.rpartition(":")[2]
     found = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            found.append(_NUMBER.sub("N", str(path.readlink())))
-    # Files made ahead for logs are kept up to a number, which varies.
-    return [name for name in found if "/execs/blank-" not in name]
+            name = str(path.readlink())
+            found.append(connections.get(name) or _NUMBER.sub("N", name))
+    # Files made ahead for logs are kept up to a number, which varies; a heartbeat comes when it is due.
+    return [name for name in found if "/execs/blank-" not in name and not name.endswith(f" to port {port}")]
+
+
+def _connections() -> dict[str, str]:
+    """Return the TCP connections of this machine: what their descriptors' links say, and what they are."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = [(row[9], _port(row[1]), _port(row[2])) for row in rows]
+    listening = {here for _, here, there in ends if not there}
+    return {
+        f"socket:[{inode}]": "listener" if not there else f"connection {_side(here, there, listening)}"
+        for inode, here, there in ends
+    }
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
+def _side(here: int, there: int, listening: set[int]) -> str:
+    return f"from a client of port {here}" if here in listening else f"to port {there}"

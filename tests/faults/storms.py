@@ -84,7 +84,8 @@ class Storm:
     async def _call(self, chance: random.Random) -> None:
         mine: list[Sandbox] = []
         steps: list[tuple[Callable[[Sandbox, random.Random], Coroutine[Any, Any, None]], int]] = [
-            (self._exec, 4),
+            (self._exec, 3),
+            (self._run, 3),
             (self._write, 3),
             (self._delete, 2),
         ]
@@ -129,6 +130,21 @@ class Storm:
             sandbox.execs[answer.json()["exec_id"]] = script
         else:
             raise clients.Unexpected(f"exec was answered with {answer.status_code}: {answer.text[:500]}")
+
+    async def _run(self, sandbox: Sandbox, chance: random.Random) -> None:
+        code, word = chance.randrange(100), str(chance.randrange(1 << 30))
+        command = f"echo {word}; echo of {word} >&2; exit {code}"
+        body = {"command": command, "wait": True}
+        answer = await self.client.once("POST", f"/sandboxes/{sandbox.id}/exec", json=body)
+        if answer is None or answer.status_code == 503:
+            self.unclear += 1
+            await asyncio.sleep(clients.PAUSE_SECONDS)
+            return
+        if answer.status_code != 200:
+            raise clients.Unexpected(f"exec was answered with {answer.status_code}: {answer.text[:500]}")
+        said = answer.json()
+        assert (said["stdout"], said["stderr"], said["exit_code"]) == (f"{word}\n", f"of {word}\n", code)
+        sandbox.execs[said["exec_id"]] = Script(command, f"{word}\n".encode(), f"of {word}\n".encode(), code)
 
     async def _write(self, sandbox: Sandbox, chance: random.Random) -> None:
         path = f"/tmp/file-{chance.randrange(4)}"

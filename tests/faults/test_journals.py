@@ -43,6 +43,34 @@ def a_directory(journal: Path, chance: random.Random) -> None:
     journal.mkdir()
 
 
+@pytest.mark.parametrize("damage", [garbage, truncation, flips, a_directory])
+async def test_a_damaged_journal_costs_no_sandbox(damage: object, fleet: planes.Fleet, seed: int) -> None:
+    """The worker starts, live sandboxes and their commands go on as they were, and what follows is journaled."""
+    assert callable(damage)
+    async with clients.client(fleet.worker.url) as client:
+        sandbox_id = (await client.create(**SMALL, metadata={"a": "b"}))["sandbox_id"]
+        ended = (await client.create(**SMALL))["sandbox_id"]
+        await client.delete(ended)
+        script = storms.counting(40, 0.05, 3)
+        exec_id = await client.start(sandbox_id, script.command)
+        await client.write(sandbox_id, "/tmp/file", b"kept")
+        fleet.worker.kill()
+        await asyncio.to_thread(damage, fleet.state / JOURNAL, random.Random(seed))
+        await asyncio.to_thread(fleet.ensure)
+        found = await client.sandbox(sandbox_id)
+        assert (found["state"], found["metadata"]) == ("running", {"a": "b"})
+        assert await client.read(sandbox_id, "/tmp/file") == b"kept"
+        output = await client.output(sandbox_id, exec_id)
+        assert (output.ended, output.stdout) == (("exited", 3), script.stdout)
+        known = await client.call("GET", f"/sandboxes/{ended}", (200, 404))
+        assert known.status_code == 404 or known.json()["reason"] == "deleted"
+        await client.delete(sandbox_id)
+        await asyncio.sleep(0.2)  # the journal may lose what is younger than its batch
+        fleet.worker.kill()
+        await asyncio.to_thread(fleet.ensure)
+        assert await client.end(sandbox_id) == ("stopped", "deleted")
+
+
 @contextlib.contextmanager
 def mounted(path: Path, *options: str) -> Iterator[None]:
     """Have something mounted at a path for a block."""

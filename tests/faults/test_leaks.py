@@ -95,7 +95,7 @@ def nothing_left(fleet: planes.Fleet, before: censuses.Census) -> None:
 
 @pytest.mark.timeout(150)
 async def test_a_thousand_sandboxes_leave_nothing(
-    short: planes.Fleet, client: clients.Client, scale: int, record_property: Callable[[str, object], None]
+    short: planes.Fleet, client: clients.Client, scale: int, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     """No mount, no control group, no process, no descriptor, no file, no tmpfs, no record; and memory of worker and
     spawner that does not grow with the number.
@@ -111,7 +111,8 @@ async def test_a_thousand_sandboxes_leave_nothing(
     assert short.spawner() == spawner
     growth = [censuses.resident_kib(pid) - old for pid, old in zip((short.worker.pid, spawner), memory, strict=True)]
     charged = censuses.charged_bytes(short)
-    record_property("resident KiB of worker and spawner", f"{memory} + {growth} after {ROUNDS * scale} sandboxes")
+    grown = f"{memory} and {growth} more after {ROUNDS * scale} sandboxes"
+    record_testsuite_property("resident KiB of worker and spawner", grown)
     assert growth[0] < WORKER_GROWTH_KIB
     assert growth[1] < SPAWNER_GROWTH_KIB
     assert charged < CHARGED_BYTES

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
-from tests.faults import clients, planes, storms, tokens
+from tests.faults import censuses, clients, planes, storms, tokens
+from traforo.worker.hosts import disks
 
 SMALL = {"memory_mib": 64}
+SUSPENDED = 400
 HOG = "sleep 0.5; x=$(head -c 200000000 /dev/zero | tr '\\0' a); echo survived"
 
 
@@ -117,6 +120,79 @@ def _watch(fleet: planes.Fleet, due: dict[str, float]) -> dict[str, float]:
     return ends
 
 
+async def test_a_worker_that_was_suspended_catches_up(fleet: planes.Fleet, scale: int) -> None:
+    """Leases end while it stands still, more of them than it can be told of; then it knows each end and its reason."""
+    async with clients.client(fleet.worker.url) as client:
+        todo = iter(range(SUSPENDED * scale))
+        made: list[str] = []
+
+        async def create() -> None:
+            for _ in todo:
+                made.append((await client.create(**SMALL, cpu=0.1, ttl_seconds=4))["sandbox_id"])  # noqa: PERF401
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(8):
+                tasks.create_task(create())
+        kept = (await client.create(**SMALL))["sandbox_id"]
+        exec_id = await client.start(kept, "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done")
+        os.kill(fleet.worker.pid, signal.SIGSTOP)
+        try:
+            planes.until(lambda: not _names(fleet) & set(made), "the end of all leases", facts=lambda: _names(fleet))
+        finally:
+            os.kill(fleet.worker.pid, signal.SIGCONT)
+
+        async def known() -> bool:
+            return await client.live() == {kept}
+
+        await clients.until(known, "knowledge of the ends")
+        assert {await client.end(one) for one in made} == {("stopped", "expired")}
+        assert (await client.output(kept, exec_id)).stdout == b"1\n2\n3\n4\n5\n6\n7\n8\n"
+        await client.delete(kept)
+
+
+async def test_without_worker_and_spawner_there_is_no_sandbox(fleet: planes.Fleet) -> None:
+    """Killed together they take everything with them: no process and no mount is left even before a worker runs again,
+    and no control group and no disk image after. Sandboxes and commands are told to be lost; what had ended before
+    keeps its reason.
+    """
+    wanted: list[dict[str, object]] = [{}, {"disk_kind": "disk", "disk_mib": 16}]
+    async with clients.client(fleet.worker.url) as client:
+        lost = [
+            (await client.create(**SMALL, **more))["sandbox_id"] for more in wanted[: 1 if disks.missing() else None]
+        ]
+        running = [await client.start(one, "echo before; setsid sleep 1000 & sleep 1000") for one in lost]
+        for sandbox_id, exec_id in zip(lost, running, strict=True):
+            await _said(client, sandbox_id, exec_id)
+        deleted = (await client.create(**SMALL))["sandbox_id"]
+        await client.delete(deleted)
+        await asyncio.sleep(0.2)  # the journal may lose what is younger than its batch
+        fleet.kill_both()
+        planes.until(lambda: fleet.processes() == [], "the end of every process", facts=fleet.processes)
+        assert censuses.host(fleet) == []
+        await asyncio.to_thread(fleet.ensure)
+        assert (fleet.sandbox_groups(), fleet.images(), censuses.host(fleet)) == ([], [], [])
+        assert {await client.end(one) for one in lost} == {("stopped", "lost")}
+        assert await client.end(deleted) == ("stopped", "deleted")
+        ends = [(await client.output(*one)).ended for one in zip(lost, running, strict=True)]
+        assert ends == [("lost", None) for _ in lost]
+        assert await client.live() == set()
+
+
+async def test_what_lost_commands_wrote_can_be_read(fleet: planes.Fleet) -> None:
+    """What was in the log when worker and sandbox died together is still told."""
+    async with clients.client(fleet.worker.url) as client:
+        sandbox_id = (await client.create(**SMALL))["sandbox_id"]
+        exec_id = await client.start(sandbox_id, "echo before; sleep 1000")
+        await _said(client, sandbox_id, exec_id)
+        await asyncio.sleep(0.2)  # the journal may lose what is younger than its batch
+        fleet.kill_both()
+        await asyncio.to_thread(fleet.ensure)
+        for _ in range(2):
+            output = await client.output(sandbox_id, exec_id)
+            assert (output.ended, output.stdout) == (("lost", None), b"before\n")
+            await asyncio.to_thread(down, fleet, 0)
+
+
 async def _said(client: clients.Client, sandbox_id: str, exec_id: str) -> None:
     """Return when a command has written something."""
 
@@ -147,40 +223,33 @@ async def test_the_control_plane_knows_its_worker_at_once(fleet: planes.Fleet) -
             await client.delete(one)
 
 
-async def test_a_token_is_used_up_for_good(seed: int) -> None:
+async def test_a_token_is_used_up_for_good() -> None:
     """A `jti` that made a sandbox makes none after the worker was killed, not even where the kill came right after the
     answer, and the sandbox was dead before anybody could be asked; nor after the control plane was killed.
     """
+    used = [tokens.client(planes.SECRET) for _ in range(3)]
     with planes.lent(secret=planes.SECRET, control=True) as fleet:
-        used = [tokens.client(planes.SECRET) for _ in range(3)]
-        async with clients.client(fleet.worker.url) as client:
-
-            async def create(token: str, expected: int, ttl: int = 600) -> None:
-                headers = {"authorization": f"Bearer {token}"}
-                body = {**SMALL, "ttl_seconds": ttl}
-                answer = await client.call("POST", "/sandboxes", expected, json=body, headers=headers)
-                if expected == 401:
-                    assert answer.json()["error"]["reason"] == "replayed"
-
-            await create(used[0], 201)
-            await create(used[0], 401)
-            async with clients.client(fleet.control.url) as control:
-                headers = {"authorization": f"Bearer {used[1]}"}
-                made = await control.http.post("/sandboxes", json=SMALL, headers=headers)
-                assert made.status_code == 201, made.text
-            await create(used[2], 201, ttl=1)
-            os.kill(fleet.worker.pid, 9)
+        async with clients.client(fleet.worker.url) as worker, clients.client(fleet.control.url) as control:
+            await _create(worker, used[0], 201)
+            await _create(worker, used[0], 401)
+            await _create(control, used[1], 201)
+            await _create(worker, used[2], 201, ttl_seconds=1)
             fleet.worker.kill()
             fleet.control.kill()
             planes.until(lambda: len(_names(fleet)) == 2, "the end of the third", facts=lambda: _names(fleet))
             await asyncio.to_thread(fleet.ensure)
             for token in used:
-                await create(token, 401)
-                async with clients.client(fleet.control.url) as control:
-                    headers = {"authorization": f"Bearer {token}"}
-                    again = await control.http.post("/sandboxes", json=SMALL, headers=headers)
-                    assert again.status_code == 401, again.text
+                await _create(worker, token, 401)
+                await _create(control, token, 401)
             assert len(_names(fleet)) == 2
+
+
+async def _create(client: clients.Client, token: str, expected: int, **more: object) -> None:
+    """Create with a token; a refusal is for its having been used before."""
+    headers = {"authorization": f"Bearer {token}"}
+    answer = await client.call("POST", "/sandboxes", expected, json={**SMALL, **more}, headers=headers)
+    if expected == 401:
+        assert answer.json()["error"]["reason"] == "replayed"
 
 
 def _names(fleet: planes.Fleet) -> set[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 
 import httpx2
+import pytest
 
 from tests.faults import censuses, clients, planes, storms
 from traforo.worker.hosts import disks
@@ -114,3 +116,22 @@ async def test_a_stop_amid_load_is_clean(seed: int) -> None:
                     await client.delete(sandbox.id)
                 else:
                     assert reason in reasons[sandbox.deleted], sandbox
+
+
+@pytest.mark.parametrize("policy", ["drain", "keep"])
+async def test_a_stop_waits_for_a_spawner(policy: str, seed: int) -> None:
+    """Asked to stop when its spawner has just been killed it does what it does otherwise: none is left, or all are left
+    to the next.
+    """
+    with planes.lent(f"--stop-policy={policy}") as fleet:
+        async with clients.client(fleet.worker.url) as client:
+            ids = {(await client.create(**SMALL, cpu=0.1))["sandbox_id"] for _ in range(20)}
+            fleet.kill_spawner()
+            await asyncio.sleep(random.Random(seed).choice([0, 0.01, 0.05, 0.1, 0.2]))
+            assert await asyncio.to_thread(fleet.worker.stop) == 0, fleet.worker.words()
+            if policy == "drain":
+                assert (fleet.spawner(), fleet.processes(), fleet.groups()) == (None, [], [])
+            await asyncio.to_thread(fleet.worker.start)
+            ends = {await client.end(sandbox_id) for sandbox_id in ids}
+            assert ends == {("stopped", "worker_stopped") if policy == "drain" else ("running", None)}
+            assert await client.live() == (set() if policy == "drain" else ids)

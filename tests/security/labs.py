@@ -67,6 +67,7 @@ class Lab:
     rootfs: contract.Rootfs
     layout: cgroups.Layout
     probe: Path
+    disk_kind: states.DiskKind = states.DiskKind.TMPFS
 
     async def create(
         self,
@@ -77,7 +78,14 @@ class Lab:
         **limits: object,
     ) -> Sandbox:
         """Make a sandbox."""
-        values: dict[str, object] = {"cpu": 2.0, "memory_mib": 128, "disk_mib": 32, "pids": 64, **limits}
+        values: dict[str, object] = {
+            "cpu": 2.0,
+            "memory_mib": 128,
+            "disk_mib": 32,
+            "pids": 64,
+            "disk_kind": self.disk_kind,
+        }
+        values |= limits
         request = contract.CreateRequest(
             sandbox_id=str(ids.new_sandbox_id(ids.worker_hash("security"))),
             hostname=HOSTNAME,

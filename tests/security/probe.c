@@ -402,6 +402,30 @@ static void scatter(void)
 	}
 }
 
+/* Connections to ourselves whose buffers nobody empties; says how many MiB they took. */
+static void stuff(const char *connections)
+{
+	static char block[1 << 20];
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof address;
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	long total = 0, put;
+
+	if (bind(listener, (void *)&address, size) || listen(listener, 8) || getsockname(listener, (void *)&address, &size))
+		give_up("listen");
+	for (int i = 0; i < atoi(connections); i++) {
+		int from = socket(AF_INET, SOCK_STREAM, 0), to;
+
+		if (from < 0 || connect(from, (void *)&address, size) || (to = accept(listener, NULL, NULL)) < 0)
+			break;
+		fcntl(from, F_SETFL, O_NONBLOCK);
+		fcntl(to, F_SETFL, O_NONBLOCK);
+		while ((put = write(from, block, sizeof block)) > 0 || (put = write(to, block, sizeof block)) > 0)
+			total += put;
+	}
+	say_number(total >> 20);
+}
+
 static void fill(const char *path)
 {
 	static char block[1 << 16];
@@ -602,6 +626,8 @@ int main(int argc, char **argv)
 		orphan(argv[2]);
 	else if (!strcmp(word, "scatter"))
 		scatter();
+	else if (!strcmp(word, "stuff") && argc == 3)
+		stuff(argv[2]);
 	else if (!strcmp(word, "fill") && argc == 3)
 		fill(argv[2]);
 	else if (!strcmp(word, "litter") && argc == 3)

@@ -66,6 +66,8 @@ BY_THE_HOST = [
     ("acct", "acct s:/nonexistent", "EPERM"),
     ("settimeofday", "settimeofday null null", "EPERM"),
     ("kernel log", "syslog 10 null 0", "EPERM"),
+    ("time for oneself alone", "sched_setscheduler 0 1 h:01000000", "EPERM"),
+    ("time before others", "setpriority 0 0 -10", "EACCES"),
 ]
 
 WITHOUT_CONTROL = [
@@ -101,6 +103,15 @@ async def test_calls_that_reach_the_kernel_are_refused(sandbox: labs.Sandbox, us
     found = await labs.calls(sandbox, *(call for _, call, _ in cases), user=user)
     names = [name for name, _, _ in cases]
     assert dict(zip(names, found, strict=True)) == _answers(cases)
+
+
+async def test_a_pair_of_sockets_is_of_no_other_kind_than_one_socket(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
+    """Socketpair makes two sockets before it finds that their family has no pairs: the filter has to know it too."""
+    pairs = ["socketpair 40 1 0 z:8", "socketpair 16 3 16 z:8", "socketpair 38 5 0 z:8"]
+    assert await labs.calls(sandbox, *pairs) == ["EAFNOSUPPORT"] * 3
+    assert await labs.calls(sandbox, "socketpair 1 1 0 z:8", "socketpair 1 5 0 z:8") == ["ok"] * 2
+    weak = await lab.create(ablations.unfiltered)
+    assert (await labs.calls(weak, *pairs))[1] == "ENOTSUP"
 
 
 async def test_without_filter_and_limits_the_calls_are_not_refused(lab: labs.Lab) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.security import labs
 from traforo.domain import errors
+from traforo.worker.runtimes.container import plans
 
 NUMBERS = range(3, 24)
 
@@ -75,6 +76,15 @@ async def test_descriptors_left_open_would_lead_to_the_host(site: labs.Site) -> 
         assert any(place.startswith("/proc/self/fd/") for place in await _places(weak))
 
 
+async def test_directories_that_the_init_holds_lead_nowhere(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
+    """Somebody who takes the init over finds in its descriptors no way up to the host."""
+    running = await labs.start(sandbox, "cat", stdin=True)
+    found = lab.on_host("possess", str(sandbox.pid), hex(plans.CAPABILITY_MASK))
+    await labs.end(running)
+    assert int(found[-1]) > 3
+    assert [line for line in found[:-1] if line != "root"] == []
+
+
 async def test_the_init_holds_nothing_of_the_worker_or_of_others(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
     """One socket, its cgroup, its signals, and pipes: no file of the host, no other sandbox's socket or cgroup."""
     other = await lab.create()
@@ -98,6 +108,23 @@ def _scan(pid: int, needles: list[bytes]) -> list[bytes]:
             data = memory.read(last - first)
             found |= {needle for needle in needles if needle in data}
     return sorted(found)
+
+
+async def test_memory_of_an_init_holds_nothing_of_others(lab: labs.Lab) -> None:
+    """Nothing of what the worker knows, and nothing of other sandboxes: a label holds what its caller asked for.
+
+    The worker comes back once in between, for it then asks the spawner for everything it has.
+    """
+    first = await lab.create(label=b"x" * 20000 + b"label-of-the-first")
+    await lab.runtime.close(keep=True)
+    lab.runtime._closing = False
+    await lab.runtime.start()
+    second = await lab.create(label=b"label-of-the-second")
+    third = await lab.create(label=b"label-of-the-third")
+    secrets = [labs.SECRET.encode(), b"label-of-the-first", first.sandbox_id.encode(), b"x" * 100]
+    assert _scan(second.pid, secrets) == []
+    assert _scan(third.pid, [*secrets, second.sandbox_id.encode(), b"label-of-the-second"]) == []
+    assert _scan(os.getpid(), [labs.SECRET.encode()]) == [labs.SECRET.encode()]
 
 
 async def test_a_command_sees_the_environment_it_was_given(sandbox: labs.Sandbox) -> None:

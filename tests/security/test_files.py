@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.security import labs
-from traforo.domain import errors
+from traforo.domain import errors, states
 from traforo.worker.runtimes import contract
 
 ROUNDS = 150
@@ -246,6 +247,26 @@ async def _stopped(sandbox: labs.Sandbox, many: int) -> bool:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             stopped += " T " in Path(f"/proc/{child}/stat").read_text()
     return stopped >= many
+
+
+async def test_stopped_helpers_of_one_sandbox_do_not_stop_the_others(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
+    """Trees are listed by processes inside, which root there may stop: everybody else is served all the same."""
+    other = await lab.create()
+    await labs.run(sandbox, "mkdir /srv/t; cd /srv/t; for i in $(seq 3000); do : > $i; done")
+    freezer = await labs.begin(sandbox, "freeze")
+    stuck = [
+        asyncio.ensure_future(sandbox.files.list("/srv", user="root", recursive=True, limit=100_000)) for _ in range(48)
+    ]
+    await labs.eventually(lambda: _stopped(sandbox, 8))
+    served = asyncio.ensure_future(other.files.list("/etc", user="root", recursive=True, limit=100_000))
+    threads = asyncio.ensure_future(asyncio.to_thread(os.getpid))
+    await asyncio.wait({served, threads}, timeout=10)
+    answered = served.done() and threads.done()
+    await sandbox.kill(states.EndReason.DELETED)
+    await asyncio.gather(*stuck, return_exceptions=True)
+    await asyncio.gather(served, threads, return_exceptions=True)
+    assert answered
+    assert freezer.ended.done()
 
 
 async def test_names_are_bytes(sandbox: labs.Sandbox) -> None:

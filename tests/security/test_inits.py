@@ -61,6 +61,17 @@ async def test_a_flood_of_signals_does_not_hold_the_init_up(sandbox: labs.Sandbo
     await labs.end(flood)
 
 
+async def test_limits_of_the_init_cannot_be_set_from_inside(sandbox: labs.Sandbox) -> None:
+    """Root inside has the same ids as the init; without descriptors or time it would be as good as dead."""
+    few, nothing = f"h:{'0300000000000000' * 2}", "z:16"
+    attacks = [f"prlimit64 1 7 {few} null", f"prlimit64 1 0 {nothing} null", f"prlimit64 1 6 {nothing} null"]
+    assert await labs.calls(sandbox, *attacks) == ["EPERM"] * 3
+    own = f"prlimit64 0 7 h:{'4000000000000000' * 2} null"
+    assert await labs.calls(sandbox, own) == ["ok"]
+    for _ in range(20):
+        assert (await labs.run(sandbox, "echo alive")).stdout == b"alive\n"
+
+
 @pytest.mark.parametrize("init", ["", "unsealed"])
 async def test_the_program_of_the_init_is_sealed(site: labs.Site, init: str) -> None:
     """It runs from memory that nobody can write, whoever finds a way to its file (as CVE-2019-5736 did)."""

@@ -62,6 +62,14 @@ async def test_many_small_hogs_end_in_words_as_well(lab: labs.Lab, sandbox: labs
     assert await _lives(other)
 
 
+async def test_network_buffers_are_memory_too(lab: labs.Lab) -> None:
+    """Control groups of the old kind count them apart: without a limit of their own a sandbox takes what it likes."""
+    sandbox = await lab.create(memory_mib=64)
+    done = await labs.run(sandbox, [labs.PROBE, "stuff", "30"])
+    assert done.exit.out_of_memory or int(done.lines[0]) < 64
+    assert int(lab.on_host("stuff", "30")[0]) >= 64
+
+
 @pytest.mark.parametrize("place", ["/tmp", "/dev/shm", "/usr", "/home/user"])
 async def test_a_full_disk_is_an_error_of_who_fills_it(lab: labs.Lab, place: str) -> None:
     """Bytes beyond `disk_mib` are refused wherever they are written; the file API says so in words."""
@@ -144,6 +152,26 @@ async def test_a_sandbox_that_resists_is_dead_when_it_is_said_to_be(lab: labs.La
         found.path for found in lab.layout.hierarchies if os.path.exists(f"{found.path}/{sandbox.sandbox_id}")
     ] == []
     assert not os.path.exists(f"/proc/{sandbox.pid}/ns")
+
+
+async def test_arguments_and_environment_have_a_limit(sandbox: labs.Sandbox) -> None:
+    """Up to it they arrive unharmed; beyond it the command is refused before anything is sent."""
+    environment = {f"V{number}": "x" * 1000 for number in range(100)}
+    done = await labs.run(sandbox, ["env"], env={"PATH": labs.PATH, **environment})
+    assert sum(line.startswith("V") for line in done.lines) == 100
+    with pytest.raises(errors.TooLarge):
+        await labs.run(sandbox, ["env"], env={"PATH": "x" * contract.MAX_COMMAND_BYTES})
+    for arguments in ([""] * 60000, ["x" * 20] * 5000):
+        with pytest.raises((errors.StartFailed, errors.TooLarge)):
+            await labs.run(sandbox, ["true", *arguments])
+    try:  # each of the two is as large as it may be
+        whole = await labs.start(
+            sandbox, ["true", "x" * (contract.MAX_COMMAND_BYTES - 100)], label=b"x" * contract.MAX_LABEL_BYTES
+        )
+        assert (await labs.finish(whole)).exit == contract.ExecExit(code=0)
+    except errors.TooLarge as error:
+        assert error.fields["limit"] > 0
+    assert await _lives(sandbox)
 
 
 @pytest.mark.parametrize(

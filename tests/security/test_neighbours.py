@@ -98,6 +98,19 @@ MOST = {"watchers": 5000, "signals": 200000, "timers": 200000, "queues": 500, "t
 """What the kernel counts for a user or for the whole host, and how many of each a test asks for at most."""
 
 
+@pytest.mark.parametrize("thing", MOST)
+async def test_one_sandbox_cannot_take_what_others_need(lab: labs.Lab, sandbox: labs.Sandbox, thing: str) -> None:
+    """It may use up its own share; a neighbour, and the host, go on."""
+    other = await lab.create()
+    greedy = await labs.start(sandbox, [labs.PROBE, "take", thing, str(MOST[thing]), "keep"])
+    taken = int(await labs.line(greedy))
+    left = int((await labs.probe(other, "take", thing, "8"))[0])
+    on_host = int(lab.on_host("take", thing, "8")[0])
+    await labs.end(greedy)
+    assert (left, on_host) == (8, 8)
+    assert 8 <= taken < MOST[thing]
+
+
 async def test_where_root_pays_for_everybody_one_can_take_it_all(lab: labs.Lab) -> None:
     """Proves the test above: the kernel counts for the maker of a user namespace, who must not be the same for all."""
     first, second = await lab.create(ablations.unowned), await lab.create(ablations.unowned)
@@ -106,6 +119,11 @@ async def test_where_root_pays_for_everybody_one_can_take_it_all(lab: labs.Lab) 
     left = int((await labs.probe(second, "take", "watchers", "8"))[0])
     await labs.end(greedy)
     assert left < 8
+
+
+async def test_what_the_host_has_once_for_all_is_not_given_out(sandbox: labs.Sandbox) -> None:
+    """Asynchronous requests of the old kind are counted for the host as a whole (fs.aio-max-nr): nobody gets any."""
+    assert await labs.probe(sandbox, "take", "requests", "8") == ["0"]
 
 
 @pytest.mark.parametrize("path", ["/usr/bin/env", "/etc/passwd", "/tmp", "/proc/version"])

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.security import ablations, labs
-from traforo.domain import errors
+from traforo.domain import errors, states
+from traforo.worker.hosts import disks
 from traforo.worker.images import skeletons
 from traforo.worker.runtimes import contract
 from traforo.worker.runtimes.container import plans
@@ -23,12 +24,16 @@ TOP = {"bin", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media", 
 TOP |= {"sbin", "srv", "sys", "tmp", "usr", "var"}
 
 
-@pytest.fixture(params=["inside", "outside"])
+@pytest.fixture(params=["inside", "outside", "disk"])
 async def lab(site: labs.Site, request: pytest.FixtureRequest) -> AsyncIterator[labs.Lab]:
-    """A runtime whose overlays are mounted by the sandbox itself, and one whose spawner does it."""
+    """Runtimes whose overlays are mounted by the sandbox itself, by its spawner, and over a disk image."""
     if request.param == "outside" and not site.features.overlay_trusted.ok:
         pytest.skip(f"this host cannot mount overlays from outside: {site.features.overlay_trusted.detail}")
+    if request.param == "disk" and disks.missing():
+        pytest.skip(f"this host cannot make disks: {disks.missing()}")
     async with site.lab(outside=request.param == "outside") as lab:
+        if request.param == "disk":
+            lab.disk_kind = states.DiskKind.DISK
         yield lab
 
 
@@ -72,6 +77,26 @@ async def test_no_mount_names_a_path_of_the_host(lab: labs.Lab, sandbox: labs.Sa
     assert [source for source in (*sources, "/sys/fs/cgroup", "trf-", "/var/lib") if source in text] == []
 
 
+async def test_control_groups_name_nothing_of_the_host(sandbox: labs.Sandbox) -> None:
+    """The sandbox sees itself at the root of every hierarchy, and neither its id nor where its worker keeps others."""
+    done = await labs.run(sandbox, "cat /proc/self/cgroup")
+    assert [line for line in done.lines if "sbx_" in line or "traforo" in line or ".." in line] == []
+
+
+async def test_every_tree_of_the_host_is_handed_over_read_only(lab: labs.Lab) -> None:
+    """Also below the overlay, which never writes there itself: whatever else goes wrong, the host is not written to."""
+    seen: list[plans.Plan] = []
+
+    def see(plan: plans.Plan) -> plans.Plan:
+        seen.append(plan)
+        return plan
+
+    await lab.create(see)
+    layers = [layer for layer in seen[0].layers if layer.path and not layer.fstype]
+    assert layers
+    assert [layer.path for layer in layers if not layer.flags & plans.ATTR_RDONLY] == []
+
+
 async def test_writes_stay_in_the_sandbox(lab: labs.Lab, shelf: Path) -> None:
     """Files of the image can be changed, replaced and removed, and the host's are what they were."""
     (shelf / "changed").write_text("host")
@@ -106,7 +131,7 @@ async def test_device_files_of_an_image_are_dead(lab: labs.Lab, shelf: Path, kin
 
 
 def _block_device() -> str:
-    devices = [f"/dev/{path.name}" for path in Path("/sys/block").iterdir() if int((path / "size").read_text()) > 0]
+    devices = [f"/dev/{path.name}" for path in sorted(Path("/sys/block").iterdir())]
     for device in devices:
         try:
             os.close(os.open(device, os.O_RDONLY))
@@ -183,3 +208,31 @@ async def test_file_capabilities_are_those_of_the_sandbox(sandbox: labs.Sandbox)
 async def test_chroot_leads_to_the_sandboxs_own_root_at_most(sandbox: labs.Sandbox) -> None:
     """Who may call chroot may leave one; what is there then is the sandbox."""
     assert await labs.probe(sandbox, "climb") == [labs.HOSTNAME]
+
+
+async def test_an_image_whose_directories_are_links_reaches_nothing(
+    lab: labs.Lab, shelf: Path, site: labs.Site
+) -> None:
+    """An image may have links where mount points belong; what is mounted through them stays in the sandbox's own tree.
+
+    Nothing on the host changes, and where a sandbox comes to life it sees nothing of the host.
+    """
+    victim = site.directory / f"victim-{uuid.uuid4().hex}"
+    victim.mkdir()
+    (victim / "canary").write_text("host")
+    before = Path("/proc/self/mountinfo").read_text()
+    for name in ("proc", "dev", "sys", "tmp", "etc"):
+        (shelf / name).symlink_to(victim)
+    os.mkdir(shelf / "usr")
+    for name in ("bin", "lib", "lib64"):
+        (shelf / name).symlink_to(f"usr/{name}")
+    usr = next(lower for lower in lab.rootfs.lowers if lower.target == "/usr")
+    rootfs = contract.Rootfs("dir", (contract.Lower(str(shelf), "/"), usr))
+    try:
+        sandbox = await lab.create(rootfs=rootfs)
+        done = await labs.run(sandbox, f"cat {victim}/canary; ls -A {victim}")
+        assert b"host" not in done.stdout
+    except Exception as error:  # noqa: BLE001 - refusing such an image is as good
+        assert "canary" not in str(error)
+    assert [path.name for path in victim.iterdir()] == ["canary"]
+    assert Path("/proc/self/mountinfo").read_text() == before

@@ -308,7 +308,7 @@ class Execs:
         if log is None:  # it had no output, or ended before this worker started
             box = self._boxes.get(run.sandbox_id)
             budget = box.budget if box is not None else None
-            log = await self._store.recover(run, budget) if run.written.total else self._store.new(run, budget)
+            log = await self._store.recover(run, budget) if run.logged else self._store.new(run, budget)
         return log
 
 

@@ -80,6 +80,12 @@ class Exec:
         """Word of the API."""
         return states.ExecStatus.RUNNING if self.outcome is None else states.ExecStatus.EXITED
 
+    @property
+    def logged(self) -> bool:
+        """Whether an exec that has ended may have files of output. Of a lost one nobody counted what it wrote."""
+        lost = self.outcome is not None and self.outcome.end is states.ExecEnd.LOST
+        return lost or self.written.total > 0
+
     def notify(self) -> None:
         """Wake those who wait for output."""
         if self.watchers:

@@ -35,6 +35,7 @@ from traforo.worker.runtimes import contract
 Entry = entries.Entry
 Creation = starts.Creation
 
+_ADOPT_SECONDS = 10.0
 _LEASED = frozenset({states.SandboxState.RUNNING, states.SandboxState.PAUSED})
 
 
@@ -136,7 +137,10 @@ class Supervisor:
             result.set_result(entry)
             repeat = repeats.Repeat(entry.repeat_key, entry.repeat_fingerprint)
             books.repeats.put(entry.owner, repeat, result, entry.created_at)
-        await books.execs.adopt(entry)
+        try:  # one sandbox whose init lies, hangs or dies at this moment must not keep the worker from starting
+            await asyncio.wait_for(books.execs.adopt(entry), _ADOPT_SECONDS)
+        except (errors.TraforoError, TimeoutError) as error:
+            self._log.error("execs_unreadable", sandbox_id=entry.text_id, error=str(error))
         found.running.ended.add_done_callback(functools.partial(self._ends.died, entry))
         books.journal.put_sandbox(holdings.record(entry))
 

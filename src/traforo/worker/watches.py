@@ -118,7 +118,7 @@ class Watch:
         """Drop an ended exec and its log."""
         if not run.hidden:
             self._journal.drop_exec(run.id)
-        if run.written.total:
+        if run.logged:
             self._tasks.spawn(self._store.remove([run]))
 
     async def detach(self, run: runs.Exec) -> None:

@@ -19,6 +19,7 @@ from traforo.worker.hosts import delegations
 CONTROLLERS = ("cpu", "memory", "pids")
 CPU_PERIOD_US = 100_000
 _V1_UNLIMITED = 1 << 62
+_EXECS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Hierarchy:
     """Those of ours that limit something here; empty for a bare v2 tree."""
     swap_file: str | None = None
     """File that bounds swap (or memory and swap together) here, if the kernel has one."""
+    socket_file: str | None = None
+    """File that bounds what network buffers take here; v1 counts them apart, and does not limit them by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ def _prepare_v1(mount: Mount, name: str) -> Hierarchy | None:
     except OSError:
         return None
     swap = "memory.memsw.limit_in_bytes" if (group / "memory.memsw.limit_in_bytes").exists() else None
-    return Hierarchy(1, str(group), frozenset(controllers), swap)
+    sockets = "memory.kmem.tcp.limit_in_bytes" if (group / "memory.kmem.tcp.limit_in_bytes").exists() else None
+    return Hierarchy(1, str(group), frozenset(controllers), swap, sockets)
 
 
 def prepare(name: str, mountinfo: str, membership: str = "") -> Layout:
@@ -176,6 +180,9 @@ def settings(hierarchy: Hierarchy, resources: specs.Resources) -> Mapping[str, s
     pids = str(resources.pids + 1)  # the init is one
     wanted: dict[str, str] = {}
     if hierarchy.version == 2:
+        # The init owns this one and makes a cgroup per exec below it, no more and no deeper.
+        wanted["cgroup.max.depth"] = "1"
+        wanted["cgroup.max.descendants"] = str(_EXECS_MAX)
         if "cpu" in hierarchy.controllers:
             wanted["cpu.max"] = f"{quota} {CPU_PERIOD_US}"
         if "memory" in hierarchy.controllers:
@@ -189,6 +196,8 @@ def settings(hierarchy: Hierarchy, resources: specs.Resources) -> Mapping[str, s
             wanted["memory.limit_in_bytes"] = str(memory)
             if hierarchy.swap_file:
                 wanted[hierarchy.swap_file] = str(memory)
+            if hierarchy.socket_file:
+                wanted[hierarchy.socket_file] = str(memory // 4)
     if "pids" in hierarchy.controllers:
         wanted["pids.max"] = pids
     return wanted

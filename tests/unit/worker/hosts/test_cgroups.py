@@ -19,6 +19,7 @@ HYBRID = """\
 garbage
 """
 
+SHAPE = {"cgroup.max.depth": "1", "cgroup.max.descendants": "4096"}
 RESOURCES = specs.Resources(cpu=0.5, memory_mib=256, disk_mib=64, pids=100)
 
 
@@ -37,6 +38,7 @@ def test_limits_of_v2() -> None:
     """v2 has one file for quota and period, memory without swap, and room for the init among the processes."""
     tree = cgroups.Hierarchy(2, "/x", frozenset(cgroups.CONTROLLERS), "memory.swap.max")
     assert {
+        **SHAPE,
         "cpu.max": "50000 100000",
         "memory.max": str(256 << 20),
         "memory.swap.max": "0",
@@ -45,17 +47,20 @@ def test_limits_of_v2() -> None:
 
 
 def test_limits_of_v1() -> None:
-    """v1 bounds memory and swap together; the kernel wants the memory limit written first."""
-    tree = cgroups.Hierarchy(1, "/x", frozenset({"memory"}), "memory.memsw.limit_in_bytes")
+    """v1 bounds memory and swap together; the kernel wants the memory limit written first. It counts what network
+    buffers take apart.
+    """
+    files = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"]
+    tree = cgroups.Hierarchy(1, "/x", frozenset({"memory"}), *files[1:])
     wanted = cgroups.settings(tree, RESOURCES)
-    assert list(wanted) == ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
-    assert {str(256 << 20)} == set(wanted.values())
+    assert list(wanted) == files
+    assert [str(256 << 20), str(256 << 20), str(64 << 20)] == list(wanted.values())
 
 
-def test_a_tree_without_controllers_limits_nothing() -> None:
-    """The bare v2 tree of a hybrid host is for finding processes only."""
+def test_a_tree_without_controllers_limits_no_resource() -> None:
+    """The bare v2 tree of a hybrid host is for finding processes only; what is made in it is bounded."""
     bare = cgroups.Hierarchy(2, "/x", frozenset())
-    assert cgroups.settings(bare, RESOURCES) == {}
+    assert cgroups.settings(bare, RESOURCES) == SHAPE
     assert cgroups.oom_file(bare) == ""
 
 
@@ -64,7 +69,7 @@ def test_the_smallest_share_is_one_the_kernel_takes(cpu: float) -> None:
     """The kernel refuses quotas below a millisecond."""
     tree = cgroups.Hierarchy(2, "/x", frozenset({"cpu"}))
     share = specs.Resources(cpu=cpu, memory_mib=64, disk_mib=16, pids=10)
-    assert cgroups.settings(tree, share) == {"cpu.max": "1000 100000"}
+    assert cgroups.settings(tree, share) == {**SHAPE, "cpu.max": "1000 100000"}
 
 
 @pytest.mark.parametrize("text", ["oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "low 0\noom 9\noom_kill 3\n"])

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import select
 import stat
 import struct
-import time
 from typing import NoReturn
 
 from traforo.domain import errors
@@ -24,6 +22,7 @@ _RECORD = struct.Struct("<IIQqIIII")
 _RECORD_MAX = _RECORD.size + 2 * 4096
 _WALK_SECONDS = 60.0
 _CHUNK = 1 << 16
+_INLINE_BYTES = 64 * 1024
 _LISTING_MAX = 64 << 20
 """Most bytes of one listing; a hundred thousand entries of ordinary names take a tenth of it."""
 
@@ -95,60 +94,68 @@ def to_stat(path: str, fields: tuple[int, ...], target: bytes) -> contract.FileS
     )
 
 
-class _Stream:
-    """Reads a pipe to an exact length, but not for ever: a sandbox may stop the process that writes it."""
+async def _collect(descriptor: int) -> bytes:
+    """Read a walk to its end; takes the descriptor over. Raises `Closed` for more than a listing may have.
 
-    def __init__(self, descriptor: int, seconds: float) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self._until = time.monotonic() + seconds
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
-        self._held = bytearray()
-        self._room = _LISTING_MAX
-
-    def read(self, length: int) -> bytes:
-        """Return `length` bytes. Blocks. Raises `Closed` when they do not come."""
-        while len(self._held) < length:
-            left = self._until - time.monotonic()
-            if left <= 0 or not self._poll.poll(left * 1000):
-                raise channels.Closed("the listing took too long")
-            data = os.read(self._descriptor, _CHUNK)
-            if not data:
-                raise channels.Closed("the listing was cut short: its process was killed")
-            self._held += data
-            self._room -= len(data)
-            if self._room < 0:
-                raise channels.Closed("the listing is too large")
-        found = bytes(self._held[:length])
-        del self._held[:length]
-        return found
-
-
-def read_records(descriptor: int, limit: int, base: str = "/", *, seconds: float = _WALK_SECONDS) -> contract.Listing:
-    """Read the records of a walk of `base` until its last one, and close the descriptor. Blocks.
-
-    Raises `Closed` for a stream that is none, or that does not end in time.
+    No thread waits for it: its process may be stopped by the sandbox, and threads are everybody's. The pipe is opened
+    anew, because whether it blocks is told to all who share its opening.
     """
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    ready = asyncio.Event()
+    own = -1
+    try:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        loop.add_reader(own, ready.set)
+        while True:
+            ready.clear()
+            try:
+                piece = os.read(own, _CHUNK)
+            except BlockingIOError:
+                await ready.wait()
+                continue
+            if not piece:
+                return bytes(data)
+            data += piece
+            if len(data) > _LISTING_MAX:
+                raise channels.Closed("the listing is too large")
+            await asyncio.sleep(0)
+    except OSError as error:
+        if error.errno in channels.SHORT:
+            raise channels.Incomplete("cannot list: too many open files") from error
+        raise channels.Closed("an init sent a pipe that cannot be read") from error
+    finally:
+        if own >= 0:
+            loop.remove_reader(own)
+            os.close(own)
+        os.close(descriptor)
+
+
+def _cut(data: bytes, at: int, length: int) -> bytes:
+    if length > len(data) - at:
+        raise channels.Closed("the listing was cut short: its process was killed")
+    return data[at : at + length]
+
+
+def read_records(data: bytes, limit: int, base: str = "/") -> contract.Listing:
+    """Read the records of a walk of `base` until its last one. Raises `Closed` for bytes that are none."""
     prefix = base.rstrip("/") + "/"
     entries: list[contract.FileStat] = []
-    try:
-        stream = _Stream(descriptor, seconds)
-        while True:
-            fields = _RECORD.unpack(stream.read(_RECORD.size))
-            length, mode, size, modified_ns, _, _, path_length, target_length = fields
-            if length > _RECORD_MAX or length != _RECORD.size + path_length + target_length:
-                raise channels.Closed("an init sent a malformed listing")
-            rest = stream.read(path_length + target_length)
-            if not mode:
-                if size:
-                    raise channels.Refused(min(size, 4095), "walk", "the walk failed")
-                return contract.Listing(entries, truncated=bool(modified_ns))
-            if len(entries) >= limit:
-                raise channels.Closed("an init sent more than it was asked for")
-            entries.append(to_stat(prefix + text_of(rest[:path_length]), fields, rest[path_length:]))
-    finally:
-        os.close(descriptor)
+    at = 0
+    while True:
+        fields = _RECORD.unpack(_cut(data, at, _RECORD.size))
+        length, mode, size, modified_ns, _, _, path_length, target_length = fields
+        if length > _RECORD_MAX or length != _RECORD.size + path_length + target_length:
+            raise channels.Closed("an init sent a malformed listing")
+        rest = _cut(data, at + _RECORD.size, path_length + target_length)
+        at += length
+        if not mode:
+            if size:
+                raise channels.Refused(min(size, 4095), "walk", "the walk failed")
+            return contract.Listing(entries, truncated=bool(modified_ns))
+        if len(entries) >= limit:
+            raise channels.Closed("an init sent more than it was asked for")
+        entries.append(to_stat(prefix + text_of(rest[:path_length]), fields, rest[path_length:]))
 
 
 class Files:
@@ -157,17 +164,17 @@ class Files:
     def __init__(self, channel: channels.Channel) -> None:
         self._channel = channel
 
-    async def _ask(self, kind: int, path: str, user: str, *more: bytes) -> channels.Reply:
+    async def _ask(self, kind: int, path: str, user: str, *more: bytes, takes: bool = False) -> channels.Reply:
         fields = (wire.string(wire.Tag.PATH, check_path(path)), wire.string(wire.Tag.USER, user), *more)
         try:
-            return await self._channel.request(kind, b"".join(fields))
+            return await self._channel.request(kind, b"".join(fields), takes=takes)
         except channels.Refused as error:
             raise_refused(error, path, user)
 
     async def open(self, path: str, flags: int, mode: int = 0o644, *, user: str) -> int:
         """Open a regular file."""
         more = wire.number(wire.Tag.FLAGS, flags & ~os.O_CLOEXEC), wire.number(wire.Tag.MODE, mode)
-        reply = await self._ask(wire.Type.OPEN, path, user, *more)
+        reply = await self._ask(wire.Type.OPEN, path, user, *more, takes=True)
         if len(reply.descriptors) == 1 and stat.S_ISREG(os.fstat(reply.descriptors[0]).st_mode):
             return reply.descriptors[0]
         for descriptor in reply.descriptors:
@@ -185,13 +192,18 @@ class Files:
     async def list(self, path: str, *, user: str, recursive: bool, limit: int) -> contract.Listing:
         """Return entries below a directory."""
         more = wire.number(wire.Tag.RECURSIVE, recursive), wire.number(wire.Tag.LIMIT, limit)
-        reply = await self._ask(wire.Type.WALK, path, user, *more)
+        reply = await self._ask(wire.Type.WALK, path, user, *more, takes=True)
         if len(reply.descriptors) != 1 or not stat.S_ISFIFO(os.fstat(reply.descriptors[0]).st_mode):
             for descriptor in reply.descriptors:
                 os.close(descriptor)
             raise channels.Closed("an init sent no pipe for a listing")
         try:
-            return await asyncio.to_thread(read_records, reply.descriptors[0], limit, path)
+            data = await asyncio.wait_for(_collect(reply.descriptors[0]), _WALK_SECONDS)
+            if len(data) < _INLINE_BYTES:
+                return read_records(data, limit, path)
+            return await asyncio.to_thread(read_records, data, limit, path)
+        except TimeoutError as error:
+            raise channels.Closed("the listing took too long") from error
         except channels.Refused as error:
             raise_refused(error, path, user)
 
@@ -199,7 +211,10 @@ class Files:
         """Make a directory."""
         more = wire.number(wire.Tag.MODE, mode), wire.number(wire.Tag.PARENTS, parents)
         reply = await self._ask(wire.Type.MKDIR, path, user, *more)
-        return bool(reply.message.number(wire.Tag.CREATED))
+        try:
+            return bool(reply.message.number(wire.Tag.CREATED))
+        except wire.MalformedMessage as error:
+            raise channels.Closed("an init sent a malformed answer") from error
 
     async def remove(self, path: str, *, user: str, recursive: bool) -> None:
         """Remove a file, a link or a directory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import stat
@@ -20,6 +19,8 @@ from traforo.worker.runtimes.container import channels, files, spawners
 
 _START_STAGES = frozenset({"exec", "cwd", "user", "limits"})
 _EXECS_MAX = 4096
+_STRINGS_MAX = 4000
+_HEADER_ROOM = 64
 _ABANDON_TRIES = 50
 _ABANDON_PAUSE_SECONDS = 0.02
 
@@ -28,6 +29,8 @@ def command_fields(number: int, start: contract.ExecStart) -> bytes:
     """Encode the fields of M_EXEC. Raises `InvalidRequest` for what no command line can hold."""
     size = sum(len(os.fsencode(part)) + 1 for part in start.argv)
     size += sum(len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in start.env.items())
+    if len(start.argv) > _STRINGS_MAX or len(start.env) > _STRINGS_MAX:
+        raise errors.TooLarge("argv or env has too many strings", limit=_STRINGS_MAX)
     if size > contract.MAX_COMMAND_BYTES:
         raise errors.TooLarge("argv and env are too large together", limit=contract.MAX_COMMAND_BYTES)
     fields = [wire.number(wire.Tag.NUMBER, number), wire.field(wire.Tag.LABEL, start.label)]
@@ -40,13 +43,17 @@ def command_fields(number: int, start: contract.ExecStart) -> bytes:
     except ValueError as error:
         raise errors.InvalidRequest("a command cannot hold a NUL byte") from error
     fields.append(wire.number(wire.Tag.STDIN, start.stdin))
-    return b"".join(fields)
+    encoded = b"".join(fields)
+    if len(encoded) > wire.MSG_MAX - _HEADER_ROOM:
+        raise errors.TooLarge("argv, env and label are too large together", limit=contract.MAX_COMMAND_BYTES)
+    return encoded
 
 
 def check_pipes(descriptors: Sequence[int], *, stdin: bool) -> tuple[int, int, int]:
     """Check descriptors that an init sent as an exec's streams; they become ours. Returns stdout, stderr, stdin.
 
-    Closes all of them and raises `Closed` if they are not pipes: a socket or a device there could block this process.
+    Closes all of them and raises `Closed` if they are not pipes, since a socket or a device there could block this
+    process; `Incomplete` if this process has no room.
     """
     expected = 3 if stdin else 2
     good = len(descriptors) == expected and all(stat.S_ISFIFO(os.fstat(found).st_mode) for found in descriptors)
@@ -54,11 +61,25 @@ def check_pipes(descriptors: Sequence[int], *, stdin: bool) -> tuple[int, int, i
         for found in descriptors:
             os.close(found)
         raise channels.Closed("an init sent streams that are no pipes")
-    for found in descriptors:
-        flags = fcntl.fcntl(found, fcntl.F_GETFL)
-        if not flags & os.O_NONBLOCK:
-            fcntl.fcntl(found, fcntl.F_SETFL, flags | os.O_NONBLOCK)
-    return descriptors[0], descriptors[1], descriptors[2] if stdin else -1
+    owned: list[int] = []
+    try:
+        for number, found in enumerate(descriptors):
+            owned.append(_own(found, os.O_WRONLY if number == 2 else os.O_RDONLY))
+    except OSError as error:
+        for found in owned:
+            os.close(found)
+        if error.errno in channels.SHORT:
+            raise channels.Incomplete("cannot start the command: too many open files") from error
+        raise channels.Closed("an init sent streams that cannot be used") from error
+    finally:
+        for found in descriptors:
+            os.close(found)
+    return owned[0], owned[1], owned[2] if stdin else -1
+
+
+def _own(descriptor: int, access: int) -> int:
+    """Open a pipe anew. Whether a descriptor blocks is told to all that share its opening, an init's among them."""
+    return os.open(f"/proc/self/fd/{descriptor}", access | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read_exit(status: int | None, *, oom: bool) -> contract.ExecExit:
@@ -164,7 +185,7 @@ class Sandbox:
         fields = command_fields(number, start)
         self._starting[number] = None  # its exit may be told before this coroutine runs again
         try:
-            reply = await self.channel.request(wire.Type.EXEC, fields)
+            reply = await self.channel.request(wire.Type.EXEC, fields, takes=True)
             streams = check_pipes(reply.descriptors, stdin=start.stdin)
         except channels.Refused as error:
             raise _start_failure(error, start) from error
@@ -173,7 +194,7 @@ class Sandbox:
             raise
         finally:
             early = self._starting.pop(number)
-        started = Exec(self, number, start.label, reply.message.number(wire.Tag.PID) or 0, streams)
+        started = Exec(self, number, start.label, _pid(reply.message), streams)
         self._execs[number] = started
         if early is not None:
             self._exec_exited(started, early)
@@ -199,15 +220,23 @@ class Sandbox:
     async def execs(self) -> Sequence[Exec]:
         """Ask the init for its execs, and for their streams anew: what an earlier worker process left."""
         found: list[Exec] = []
+        seen: set[int] = set()
         cursor, more = 0, True
-        while more and len(found) <= _EXECS_MAX:
-            reply = await self.channel.request(wire.Type.EXEC_LIST, wire.number(wire.Tag.CURSOR, cursor))
-            for entry in reply.message.entries():
-                adopted = await self._attach(entry)
-                if adopted is not None:
-                    found.append(adopted)
-            cursor = reply.message.number(wire.Tag.CURSOR) or 0
-            more = bool(reply.message.number(wire.Tag.MORE))
+        try:
+            while more and len(found) <= _EXECS_MAX:
+                reply = await self.channel.request(wire.Type.EXEC_LIST, wire.number(wire.Tag.CURSOR, cursor))
+                for entry in reply.message.entries():
+                    number = entry.number(wire.Tag.NUMBER) or 0
+                    if number in seen or len(seen) >= _EXECS_MAX:
+                        raise channels.Closed("an init listed more execs than it can have")
+                    seen.add(number)
+                    adopted = await self._attach(entry)
+                    if adopted is not None:
+                        found.append(adopted)
+                before, cursor = cursor, reply.message.number(wire.Tag.CURSOR) or 0
+                more = bool(reply.message.number(wire.Tag.MORE)) and cursor > before
+        except (channels.Refused, wire.MalformedMessage) as error:
+            raise channels.Closed("an init did not list its execs") from error
         # Released ones are not listed, yet while processes that they left behind run their numbers are taken. Those
         # were counted from 1, or from an earlier moment of this clock, which outruns any count.
         self._last_number = max(self._last_number, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000))
@@ -218,14 +247,14 @@ class Sandbox:
         if number in self._execs:
             return self._execs[number]
         try:
-            reply = await self.channel.request(wire.Type.EXEC_ATTACH, wire.number(wire.Tag.NUMBER, number))
+            reply = await self.channel.request(wire.Type.EXEC_ATTACH, wire.number(wire.Tag.NUMBER, number), takes=True)
         except channels.Refused:
             return None
         streams = check_pipes(reply.descriptors, stdin=len(reply.descriptors) == 3)
-        adopted = Exec(self, number, entry.data(wire.Tag.LABEL) or b"", entry.number(wire.Tag.PID) or 0, streams)
+        adopted = Exec(self, number, entry.data(wire.Tag.LABEL) or b"", _pid(entry), streams)
         self._execs[number] = adopted
         self._last_number = max(self._last_number, number)
-        status = entry.number(wire.Tag.STATUS)
+        status = _number(entry, wire.Tag.STATUS)
         if status is not None:
             adopted.end(read_exit(status, oom=self.oom_kills() > 0))
         return adopted
@@ -285,6 +314,18 @@ class Sandbox:
         oom = bool(execs) and self.oom_kills() > 0
         for lost in execs.values():
             lost.end(contract.ExecExit(out_of_memory=oom))
+
+
+def _number(message: wire.Message, tag: int) -> int | None:
+    """Read a number that an init sent; one that is none counts as not sent."""
+    try:
+        return message.number(tag)
+    except wire.MalformedMessage:
+        return None
+
+
+def _pid(message: wire.Message) -> int:
+    return _number(message, wire.Tag.PID) or 0
 
 
 def _seen(future: asyncio.Future[None]) -> None:

@@ -16,6 +16,8 @@ from traforo.worker.hosts import cgroups, features
 from traforo.worker.runtimes import contract
 
 UIDS_PER_SANDBOX = 65536
+TERMINALS = 128
+"""Most terminals of a sandbox; the host has 3,072 for all of them."""
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
@@ -300,7 +302,7 @@ def _lower(builder: _Builder, host: Host, number: int, lower: contract.Lower) ->
     """Attach one lower directory of the image, and make the directories that its overlay needs."""
     for prefix, mode in (("l", 0o755), ("u", 0o755), ("w", 0o700)):
         builder.add(_Op.MKDIR, f"{prefix}{number}", mode=mode)
-    layer = Layer(path=lower.source, flags=ATTR_NODEV, idmap=host.features.idmap.ok)
+    layer = Layer(path=lower.source, flags=ATTR_NODEV | ATTR_RDONLY, idmap=host.features.idmap.ok)
     builder.add(_Op.MOVE, f"l{number}", index=builder.layer(layer))
 
 
@@ -323,7 +325,7 @@ def _devices(builder: _Builder, host: Host) -> None:
     attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC
     devices = Layer(path=host.devices, flags=attributes, recursive=not host.features.root)
     builder.add(_Op.MOVE, "m/dev", index=builder.layer(devices))
-    options = "newinstance,ptmxmode=0666" + (",mode=0620,gid=5" if host.features.root else "")
+    options = f"newinstance,ptmxmode=0666,max={TERMINALS}" + (",mode=0620,gid=5" if host.features.root else "")
     flags = MS_NOSUID | MS_NOEXEC
     builder.add(_Op.MOUNT, "m/dev/pts", source="devpts", fstype="devpts", flags=flags, options=options)
     builder.add(_Op.MKDIR, "shm", mode=0o1777)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ class Spawner:
         on_close: Callable[[], None],
     ) -> None:
         self._on_end = on_end
-        self._channel = channels.Channel(descriptor, self._event, on_close)
+        self._channel = channels.Channel(descriptor, self._event, on_close, frozenset({stat.S_IFSOCK}))
 
     @property
     def closed(self) -> bool:
@@ -111,12 +112,12 @@ class Spawner:
             wire.number(wire.Tag.DEADLINE, boot_deadline(deadline)),
             plan,
         )
-        reply = await self._channel.request(wire.Type.CREATE, b"".join(fields))
+        reply = await self._channel.request(wire.Type.CREATE, b"".join(fields), takes=True)
         return reply.message.number(wire.Tag.PID) or 0, _only(reply.descriptors)
 
     async def attach(self, sandbox_id: str) -> int:
         """Return a control socket of a live sandbox. Raises `Refused`."""
-        reply = await self._channel.request(wire.Type.ATTACH, wire.string(wire.Tag.ID, sandbox_id))
+        reply = await self._channel.request(wire.Type.ATTACH, wire.string(wire.Tag.ID, sandbox_id), takes=True)
         return _only(reply.descriptors)
 
     async def adopt(self, known: Known, groups: bytes, control: int, pidfd: int) -> None:
