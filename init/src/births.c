@@ -532,13 +532,14 @@ static pid_t clone_as(uid_t owner, struct kernel_clone_args *args)
 	return pid;
 }
 
-int births_start(const struct birth *birth, pid_t *pid, int *control, struct err *e)
+int births_start(const struct birth *birth, struct networks *networks, pid_t *pid, int *control, struct err *e)
 {
 	struct inheritance inheritance = {.control = -1, .cgroup = -1};
 	/* The cgroup namespace is made later: its root is where its maker is at that moment. */
 	struct kernel_clone_args args = {.flags = birth->clone_flags & ~(uint64_t)CLONE_NEWCGROUP, .exit_signal = SIGCHLD};
 	struct cgroups made;
 	struct err ignored;
+	bool entered;
 	int pair[2], code = make_cgroups(birth, &made, &inheritance, e);
 
 	if (!code && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -550,7 +551,12 @@ int births_start(const struct birth *birth, pid_t *pid, int *control, struct err
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)inheritance.cgroup;
 	}
+	entered = args.flags & CLONE_NEWNET && networks_enter(networks);
+	if (entered)
+		args.flags &= ~(uint64_t)CLONE_NEWNET;
 	*pid = clone_as((uid_t)birth->owner, &args);
+	if (*pid && entered)
+		networks_leave(networks);
 	if (*pid < 0) {
 		code = err_set(e, errno, "clone", "cannot start a process in new namespaces");
 		close(pair[0]);

@@ -8,6 +8,7 @@
 #include "cgroups.h"
 #include "err.h"
 #include "msg.h"
+#include "networks.h"
 #include "setup.h"
 
 #define ID_MAX 128
@@ -36,8 +37,8 @@ struct birth {
 
 /* Reads a request; nothing has happened when it fails. */
 int births_parse(struct msg_reader fields, struct birth *birth, struct err *e);
-/* Starts the child. On success `*control` is the worker's end of its socket, on which M_READY or M_FAILED will come.
+/* Starts the child, in a network namespace that was made ahead if there is one. On success `*control` is the worker's end of its socket, on which M_READY or M_FAILED will come.
  * On failure nothing is left. */
-int births_start(const struct birth *birth, pid_t *pid, int *control, struct err *e);
+int births_start(const struct birth *birth, struct networks *networks, pid_t *pid, int *control, struct err *e);
 
 #endif

@@ -3,15 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernel.h"
+#include "networks.h"
 
 int setup_parse(struct msg_reader fields, struct setup_op *op, struct err *e)
 {
@@ -162,17 +160,9 @@ static int enter(const struct setup_op *op, const int *layers, size_t layer_coun
 
 static int loopback(struct err *e)
 {
-	struct ifreq request = {.ifr_name = "lo"};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int code = 0;
+	int code = networks_prepare();
 
-	if (fd < 0)
-		return err_set(e, errno, "loopback", "cannot open a socket");
-	request.ifr_flags = IFF_UP | IFF_RUNNING;
-	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-		code = errno;
-	close(fd);
-	return code ? err_set(e, code, "loopback", "cannot bring 'lo' up") : 0;
+	return code ? err_set(e, -code, "loopback", "cannot bring 'lo' up") : 0;
 }
 
 int setup_run(const struct setup_op *op, const int *layers, size_t layer_count, struct err *e)

@@ -27,6 +27,7 @@
 #define CONNECTIONS_MAX 8
 #define PAGE_ROOM 1024
 #define RETRY_MS 10
+#define IDLE_MS 2 /* a sandbox that was just made has the processors for itself until then */
 
 /* What an epoll event is about; pid descriptors carry the index of their sandbox. */
 enum source { FROM_LISTENER, FROM_SIGNALS, FROM_CONNECTION, FROM_PIDFD };
@@ -43,6 +44,7 @@ struct spawner {
 	bool stopping;
 	struct connection connections[CONNECTIONS_MAX];
 	struct registry registry;
+	struct networks networks;
 };
 
 static struct spawner spawner;
@@ -225,7 +227,7 @@ static int on_create(const struct connection *connection, uint32_t id, struct ms
 	if (!code)
 		code = registry_check(&spawner.registry, birth.id, e);
 	if (!code)
-		code = births_start(&birth, &pid, &control, e);
+		code = births_start(&birth, &spawner.networks, &pid, &control, e);
 	if (!code)
 		code = registry_add(&spawner.registry, &birth, pid, control, -1, e);
 	if (code)
@@ -565,6 +567,7 @@ int spawner_start(const struct spawner_options *options, struct err *e)
 	spawner.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (spawner.epoll < 0 || spawner.signals < 0)
 		return err_set(e, errno, "start", "cannot make an event loop");
+	networks_init(&spawner.networks);
 	code = registry_init(&spawner.registry, e);
 	if (!code)
 		code = seccomp_build(e);
@@ -587,8 +590,12 @@ void spawner_serve(const struct spawner_options *options)
 {
 	while (!spawner.stopping) {
 		struct epoll_event events[64];
-		int count = epoll_wait(spawner.epoll, events, 64, keep_time());
+		int due = keep_time();
+		bool refill = networks_wanted(&spawner.networks) && (due < 0 || due > IDLE_MS);
+		int count = epoll_wait(spawner.epoll, events, 64, refill ? IDLE_MS : due);
 
+		if (!count && refill)
+			networks_refill(&spawner.networks);
 		for (int i = 0; i < count; i++)
 			dispatch(events[i].data.u64);
 	}

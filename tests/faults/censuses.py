@@ -127,8 +127,9 @@ def _descriptors(pid: int, control: str) -> list[str]:
         with contextlib.suppress(OSError):
             name = str(path.readlink())
             found.append(connections.get(name) or _NUMBER.sub("N", name))
-    # Files made ahead for logs are kept up to a number, which varies; a heartbeat comes when it is due.
-    return [name for name in found if "/execs/blank-" not in name and not name.endswith(f" to port {port}")]
+    # Files for logs and network namespaces are made ahead, up to a number; a heartbeat comes when it is due.
+    ahead = ("/execs/blank-", "net:[")
+    return [name for name in found if not name.endswith(f" to port {port}") and not any(one in name for one in ahead)]
 
 
 def _connections() -> dict[str, str]:

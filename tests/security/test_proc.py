@@ -56,7 +56,7 @@ async def test_nothing_that_acts_on_the_host_can_be_written(sandbox: labs.Sandbo
 
 async def test_settings_of_a_sandboxs_own_namespaces_are_read_only_by_a_mount(lab: labs.Lab) -> None:
     """Proves the test above: of two walls, this mount and the missing capability, each alone is enough."""
-    attack = "openat -100 s:/proc/sys/net/ipv4/ip_forward 1"
+    attack = "openat -100 s:/proc/sys/user/max_inotify_watches 1"
     assert await labs.calls(await lab.create(ablations.capable), attack) == ["EROFS"]
     assert await labs.calls(await lab.create(ablations.writable), attack) == ["EACCES"]
     weak = await lab.create(lambda plan: ablations.writable(ablations.capable(plan)))
