@@ -480,13 +480,14 @@ static void let_go(const struct inheritance *inheritance)
 		close(inheritance->tasks[i]);
 }
 
-static int make_cgroups(const struct birth *birth, struct cgroups *made, struct inheritance *inheritance, struct err *e)
+static int make_cgroups(const struct birth *birth, struct cgroups_ahead *ahead, struct cgroups *made,
+			struct inheritance *inheritance, struct err *e)
 {
 	made->count = 0;
 	for (size_t i = 0; i < birth->cgroups.count; i++) {
 		const struct cgroup *cgroup = &birth->cgroups.list[i];
 		char path[CGROUP_PATH_MAX + 16];
-		int fd, code = cgroups_make(cgroup, birth->cgroup_fields[i], (uid_t)birth->owner, e);
+		int fd, code = cgroups_make(cgroup, birth->cgroup_fields[i], (uid_t)birth->owner, ahead, e);
 
 		if (code)
 			return code;
@@ -532,7 +533,7 @@ static pid_t clone_as(uid_t owner, struct kernel_clone_args *args)
 	return pid;
 }
 
-int births_start(const struct birth *birth, struct networks *networks, pid_t *pid, int *control, struct err *e)
+int births_start(const struct birth *birth, struct ahead *ahead, pid_t *pid, int *control, struct err *e)
 {
 	struct inheritance inheritance = {.control = -1, .cgroup = -1};
 	/* The cgroup namespace is made later: its root is where its maker is at that moment. */
@@ -540,7 +541,7 @@ int births_start(const struct birth *birth, struct networks *networks, pid_t *pi
 	struct cgroups made;
 	struct err ignored;
 	bool entered;
-	int pair[2], code = make_cgroups(birth, &made, &inheritance, e);
+	int pair[2], code = make_cgroups(birth, &ahead->cgroups, &made, &inheritance, e);
 
 	if (!code && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		code = err_set(e, errno, "socket", "cannot make a socket pair");
@@ -551,12 +552,12 @@ int births_start(const struct birth *birth, struct networks *networks, pid_t *pi
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)inheritance.cgroup;
 	}
-	entered = args.flags & CLONE_NEWNET && networks_enter(networks);
+	entered = args.flags & CLONE_NEWNET && networks_enter(&ahead->networks);
 	if (entered)
 		args.flags &= ~(uint64_t)CLONE_NEWNET;
 	*pid = clone_as((uid_t)birth->owner, &args);
 	if (*pid && entered)
-		networks_leave(networks);
+		networks_leave(&ahead->networks);
 	if (*pid < 0) {
 		code = err_set(e, errno, "clone", "cannot start a process in new namespaces");
 		close(pair[0]);

@@ -35,10 +35,16 @@ struct birth {
 	struct setup_op ops[OPS_MAX];
 };
 
+/* What is made while there is nothing else to do, so that a birth need not. */
+struct ahead {
+	struct networks networks;
+	struct cgroups_ahead cgroups;
+};
+
 /* Reads a request; nothing has happened when it fails. */
 int births_parse(struct msg_reader fields, struct birth *birth, struct err *e);
-/* Starts the child, in a network namespace that was made ahead if there is one. On success `*control` is the worker's end of its socket, on which M_READY or M_FAILED will come.
+/* Starts the child, with what was made ahead as far as there is any. On success `*control` is the worker's end of its socket, on which M_READY or M_FAILED will come.
  * On failure nothing is left. */
-int births_start(const struct birth *birth, struct networks *networks, pid_t *pid, int *control, struct err *e);
+int births_start(const struct birth *birth, struct ahead *ahead, pid_t *pid, int *control, struct err *e);
 
 #endif

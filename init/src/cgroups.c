@@ -76,11 +76,70 @@ static int write_settings(const struct cgroup *cgroup, int dir, struct msg_reade
 	return 0;
 }
 
-int cgroups_make(const struct cgroup *cgroup, struct msg_reader fields, uid_t owner, struct err *e)
+static void ahead_path(char *path, size_t size, const char *parent, unsigned number)
+{
+	snprintf(path, size, "%s/ahead.%u", parent, number);
+}
+
+/* Returns the place of a parent directory, a new one where it is not known yet; -1 when there is no room. */
+static int place_of(struct cgroups_ahead *ahead, const char *path)
+{
+	size_t length = (size_t)(strrchr(path, '/') - path);
+
+	for (size_t i = 0; i < ahead->count; i++)
+		if (strlen(ahead->list[i].parent) == length && !memcmp(ahead->list[i].parent, path, length))
+			return (int)i;
+	if (ahead->count == CGROUPS_MAX)
+		return -1;
+	memcpy(ahead->list[ahead->count].parent, path, length);
+	ahead->list[ahead->count].parent[length] = 0;
+	return (int)ahead->count++;
+}
+
+/* Whoever removed one meanwhile, a worker that tidies up, does no harm: the next one is tried. */
+static bool take_ahead(struct cgroups_ahead *ahead, const char *path)
+{
+	char from[CGROUP_PATH_MAX + 24];
+	int place = strchr(path, '/') ? place_of(ahead, path) : -1;
+
+	while (place >= 0 && ahead->list[place].used < ahead->list[place].made) {
+		ahead_path(from, sizeof from, ahead->list[place].parent, ahead->list[place].used++);
+		if (!rename(from, path))
+			return true;
+	}
+	return false;
+}
+
+bool cgroups_wanted(const struct cgroups_ahead *ahead)
+{
+	for (size_t i = 0; i < ahead->count; i++)
+		if (ahead->list[i].made - ahead->list[i].used < CGROUPS_AHEAD)
+			return true;
+	return false;
+}
+
+void cgroups_refill(struct cgroups_ahead *ahead)
+{
+	char path[CGROUP_PATH_MAX + 24];
+
+	for (size_t i = 0; i < ahead->count; i++) {
+		if (ahead->list[i].made - ahead->list[i].used >= CGROUPS_AHEAD)
+			continue;
+		ahead_path(path, sizeof path, ahead->list[i].parent, ahead->list[i].made);
+		if (!mkdir(path, 0755) || errno == EEXIST)
+			ahead->list[i].made++;
+		else
+			ahead->list[i] = ahead->list[--ahead->count];
+		return;
+	}
+}
+
+int cgroups_make(const struct cgroup *cgroup, struct msg_reader fields, uid_t owner, struct cgroups_ahead *ahead,
+		 struct err *e)
 {
 	int dir, code;
 
-	if (mkdir(cgroup->path, 0755) < 0)
+	if (!(cgroup->kind == CGROUP_V1 && take_ahead(ahead, cgroup->path)) && mkdir(cgroup->path, 0755) < 0)
 		return err_set(e, errno, "cgroup", "cannot make '%s'", cgroup->path);
 	dir = open(cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0) {

@@ -44,7 +44,7 @@ struct spawner {
 	bool stopping;
 	struct connection connections[CONNECTIONS_MAX];
 	struct registry registry;
-	struct networks networks;
+	struct ahead ahead;
 };
 
 static struct spawner spawner;
@@ -227,7 +227,7 @@ static int on_create(const struct connection *connection, uint32_t id, struct ms
 	if (!code)
 		code = registry_check(&spawner.registry, birth.id, e);
 	if (!code)
-		code = births_start(&birth, &spawner.networks, &pid, &control, e);
+		code = births_start(&birth, &spawner.ahead, &pid, &control, e);
 	if (!code)
 		code = registry_add(&spawner.registry, &birth, pid, control, -1, e);
 	if (code)
@@ -567,7 +567,7 @@ int spawner_start(const struct spawner_options *options, struct err *e)
 	spawner.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (spawner.epoll < 0 || spawner.signals < 0)
 		return err_set(e, errno, "start", "cannot make an event loop");
-	networks_init(&spawner.networks);
+	networks_init(&spawner.ahead.networks);
 	code = registry_init(&spawner.registry, e);
 	if (!code)
 		code = seccomp_build(e);
@@ -586,16 +586,30 @@ int spawner_start(const struct spawner_options *options, struct err *e)
 	return code;
 }
 
+static bool ahead_wanted(void)
+{
+	return networks_wanted(&spawner.ahead.networks) || cgroups_wanted(&spawner.ahead.cgroups);
+}
+
+/* One thing at a time: a request may come. */
+static void refill_ahead(void)
+{
+	if (networks_wanted(&spawner.ahead.networks))
+		networks_refill(&spawner.ahead.networks);
+	else
+		cgroups_refill(&spawner.ahead.cgroups);
+}
+
 void spawner_serve(const struct spawner_options *options)
 {
 	while (!spawner.stopping) {
 		struct epoll_event events[64];
 		int due = keep_time();
-		bool refill = networks_wanted(&spawner.networks) && (due < 0 || due > IDLE_MS);
+		bool refill = ahead_wanted() && (due < 0 || due > IDLE_MS);
 		int count = epoll_wait(spawner.epoll, events, 64, refill ? IDLE_MS : due);
 
 		if (!count && refill)
-			networks_refill(&spawner.networks);
+			refill_ahead();
 		for (int i = 0; i < count; i++)
 			dispatch(events[i].data.u64);
 	}

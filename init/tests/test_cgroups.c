@@ -10,6 +10,7 @@
 static uint8_t buffer[8192];
 static struct err e;
 static struct cgroup cgroup;
+static struct cgroups_ahead ahead;
 
 static void put_setting(struct msg_writer *writer, const char *name, const char *value)
 {
@@ -89,7 +90,7 @@ static int make(const char *path, int kind, const char *name, const char *value)
 
 	put_setting(&writer, name, value);
 	need(!cgroups_parse(fields(&writer), &cgroup, &e), "parse");
-	return cgroups_make(&cgroup, fields(&writer), (uid_t)-1, &e);
+	return cgroups_make(&cgroup, fields(&writer), (uid_t)-1, &ahead, &e);
 }
 
 static void test_make(void)
@@ -99,9 +100,9 @@ static void test_make(void)
 
 	writer = begin(at("c"), CGROUP_V1, NULL);
 	need(!cgroups_parse(fields(&writer), &cgroup, &e), "parse");
-	is(cgroups_make(&cgroup, fields(&writer), (uid_t)-1, &e), 0, "a directory is made");
+	is(cgroups_make(&cgroup, fields(&writer), (uid_t)-1, &ahead, &e), 0, "a directory is made");
 	all.list[0] = cgroup;
-	is(cgroups_make(&cgroup, fields(&writer), (uid_t)-1, &e), -EEXIST, "one that is there is an error");
+	is(cgroups_make(&cgroup, fields(&writer), (uid_t)-1, &ahead, &e), -EEXIST, "one that is there is an error");
 	ok(is_there(at("c")), "and stays");
 	is(make(at("d"), CGROUP_V1, "cpu.shares", "5"), -ENOENT, "a setting that the kernel does not know is an error");
 	ok(strstr(e.text, "cpu.shares") != NULL, "which names it");
@@ -187,10 +188,50 @@ static void test_real(void)
 	ok(!is_there(path), "and nothing is left");
 }
 
+static int take(struct cgroups_ahead *from, const char *path, long long kind)
+{
+	struct msg_writer writer = begin(path, kind, NULL);
+
+	need(!cgroups_parse(fields(&writer), &cgroup, &e), "parse");
+	return cgroups_make(&cgroup, fields(&writer), (uid_t)-1, from, &e);
+}
+
+static void test_ahead(void)
+{
+	char parent[128], path[256], taken[256];
+	struct cgroups_ahead made = {0};
+
+	snprintf(parent, sizeof parent, "%s", at("hierarchy"));
+	need(!mkdir(parent, 0755), "mkdir");
+	ok(!cgroups_wanted(&made), "nothing is made ahead before it is known where");
+	snprintf(taken, sizeof taken, "%s/first", parent);
+	ok(!take(&made, taken, CGROUP_V1), "the first one is made where it belongs");
+	ok(cgroups_wanted(&made), "then more are wanted there");
+	for (int i = 0; i < CGROUPS_AHEAD; i++)
+		cgroups_refill(&made);
+	ok(!cgroups_wanted(&made), "until there are enough");
+	snprintf(path, sizeof path, "%s/ahead.0", parent);
+	ok(is_there(path), "they wait under names of their own");
+	snprintf(taken, sizeof taken, "%s/second", parent);
+	ok(!take(&made, taken, CGROUP_V1) && is_there(taken) && !is_there(path), "the next one is one of them");
+	snprintf(path, sizeof path, "%s/ahead.1", parent);
+	need(!rmdir(path), "rmdir");
+	snprintf(taken, sizeof taken, "%s/third", parent);
+	snprintf(path, sizeof path, "%s/ahead.2", parent);
+	ok(!take(&made, taken, CGROUP_V1) && is_there(taken) && !is_there(path), "one that was removed is passed over");
+	snprintf(taken, sizeof taken, "%s/fourth", parent);
+	snprintf(path, sizeof path, "%s/ahead.3", parent);
+	ok(!take(&made, taken, CGROUP_V2) && is_there(taken) && is_there(path), "none is taken for v2, which cannot rename");
+	need(!rename(parent, at("elsewhere")), "rename");
+	cgroups_refill(&made);
+	ok(!cgroups_wanted(&made), "a place that refuses is given up");
+}
+
 int main(void)
 {
 	place_make();
 	test_parse();
+	test_ahead();
 	test_make();
 	test_oom_kills();
 	test_real();

@@ -42,7 +42,7 @@ def take(fleet: planes.Fleet) -> Census:
     spawner = fleet.spawner()
     return Census(
         processes=Counter(_comm(pid) for pid in fleet.processes()),
-        groups=Counter(str(path) for path in fleet.groups()),
+        groups=Counter(str(path) for path in fleet.groups() if not path.name.startswith("ahead.")),
         host=Counter(host(fleet)),
         spawner_mounts=Counter(_mounts(str(spawner)) if spawner else ()),
         files=Counter(_files(fleet)),

@@ -239,8 +239,8 @@ class Fleet:
         return sorted(found, key=lambda path: -len(path.parts))
 
     def sandbox_groups(self) -> list[Path]:
-        """Return the directories below the worker's own."""
-        return [path for path in self.groups() if path.name != self.group]
+        """Return the directories below the worker's own, but for those that are made ahead for anybody."""
+        return [path for path in self.groups() if path.name != self.group and not path.name.startswith("ahead.")]
 
     def images(self) -> list[str]:
         """Return the names of disk images."""

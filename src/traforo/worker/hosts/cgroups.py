@@ -154,12 +154,12 @@ def limit_total(layout: Layout, memory_bytes: int) -> None:
 
 
 def sweep(layout: Layout, keep: frozenset[str]) -> None:
-    """Remove directories of sandboxes that are gone: spawner and worker were killed before they could. Blocks.
+    """Remove directories of sandboxes that are gone, and those that a spawner made ahead. Blocks.
 
     Nothing is killed: a directory with a process in it stays, since rmdir refuses it.
     """
     for hierarchy in layout.hierarchies:
-        for directory in Path(hierarchy.path).glob("sbx_*/"):
+        for directory in (*Path(hierarchy.path).glob("sbx_*/"), *Path(hierarchy.path).glob("ahead.*/")):
             if directory.name not in keep:
                 remove(directory)
 

@@ -85,8 +85,8 @@ def test_an_unreadable_count_is_no_kill(tmp_path: Path) -> None:
 
 
 def test_sweeping_leaves_what_is_kept(tmp_path: Path) -> None:
-    """Only directories of sandboxes that nobody keeps go, with those of their execs."""
-    for name in ("sbx_gone/e1", "sbx_gone/e2", "sbx_kept/e1", "other"):
+    """Only directories of sandboxes that nobody keeps go, with those of their execs, and what was made ahead."""
+    for name in ("sbx_gone/e1", "sbx_gone/e2", "sbx_kept/e1", "ahead.7", "other"):
         (tmp_path / name).mkdir(parents=True)
     layout = cgroups.Layout((cgroups.Hierarchy(2, str(tmp_path), frozenset()),))
     cgroups.sweep(layout, frozenset({"sbx_kept"}))

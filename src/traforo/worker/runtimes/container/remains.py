@@ -26,6 +26,7 @@ def clear(layout: cgroups.Layout, sandbox_id: str) -> bool:
 
 def retire(layout: cgroups.Layout) -> None:
     """Remove the worker's own directories, once no sandbox is in them; one in use stays."""
+    cgroups.sweep(layout, frozenset())
     for hierarchy in layout.hierarchies:
         with contextlib.suppress(OSError):
             Path(hierarchy.path).rmdir()
