@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t i = 0; i < request.env_count; i++)
 		fuzz_check(request.env[i]);
 	fuzz_check(request.user && request.number && request.label_length <= LABEL_MAX);
+	fuzz_check(!request.rows == !request.columns);
 	return 0;
 }
 
@@ -28,7 +29,7 @@ size_t fuzz_seed(unsigned number, uint8_t *buffer, size_t capacity)
 {
 	struct msg_writer writer = {.buffer = buffer, .capacity = capacity};
 
-	if (number > 1)
+	if (number > 2)
 		return 0;
 	msg_put_number(&writer, T_NUMBER, 1);
 	msg_put(&writer, T_LABEL, "{}", 2);
@@ -40,6 +41,10 @@ size_t fuzz_seed(unsigned number, uint8_t *buffer, size_t capacity)
 		msg_put_string(&writer, T_CWD, "/tmp");
 		msg_put_string(&writer, T_USER, "web:adm");
 		msg_put_number(&writer, T_STDIN, 1);
+	}
+	if (number == 2) {
+		msg_put_number(&writer, T_ROWS, 24);
+		msg_put_number(&writer, T_COLUMNS, 80);
 	}
 	return writer.length;
 }

@@ -342,11 +342,14 @@ static int keep_inheritance(struct inheritance *inheritance, struct err *e)
 	for (size_t i = 0; i < inheritance->task_count; i++)
 		kept[count++] = &inheritance->tasks[i];
 	for (size_t i = 0; i < count; i++) {
+		int moved;
+
 		if (*kept[i] < 0)
 			continue;
-		*kept[i] = fcntl(*kept[i], F_DUPFD_CLOEXEC, 3 + (int)(sizeof kept / sizeof *kept));
-		if (*kept[i] < 0)
+		moved = fcntl(*kept[i], F_DUPFD_CLOEXEC, 3 + (int)(sizeof kept / sizeof *kept));
+		if (moved < 0) /* the control socket stays what it was, to tell this */
 			return err_set(e, errno, "descriptors", "cannot keep descriptor %zu", i);
+		*kept[i] = moved;
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (*kept[i] < 0)

@@ -42,13 +42,15 @@ int execs_parse(struct msg_reader fields, struct exec_request *request, struct e
 	request->arg_count = request->env_count = 0;
 	request->cwd = NULL;
 	request->user = "root";
-	request->stdin_pipe = 0;
+	request->stdin_pipe = request->rows = request->columns = 0;
 	while (good && (more = msg_next(&fields, &field)) > 0) {
 		const char *text = msg_string(&field);
 
 		switch (field.tag) {
 		case T_NUMBER: good = msg_number(&field, &request->number); break;
 		case T_STDIN: good = msg_number(&field, &request->stdin_pipe); break;
+		case T_ROWS: good = msg_number(&field, &request->rows) && request->rows; break;
+		case T_COLUMNS: good = msg_number(&field, &request->columns) && request->columns; break;
 		case T_LABEL:
 			request->label = field.data;
 			request->label_length = field.length;
@@ -70,7 +72,7 @@ int execs_parse(struct msg_reader fields, struct exec_request *request, struct e
 		default: good = false;
 		}
 	}
-	if (!good || more < 0 || !request->number || !request->arg_count)
+	if (!good || more < 0 || !request->number || !request->arg_count || !request->rows != !request->columns)
 		return err_set(e, EBADMSG, "request", "malformed request to start a command");
 	request->args[request->arg_count] = NULL;
 	request->env[request->env_count] = NULL;
@@ -168,11 +170,14 @@ static _Noreturn void become(const struct exec_request *request, const struct us
 {
 	const char *cwd = request->cwd ? request->cwd : user->home;
 	sigset_t none;
+	int code;
 
 	setsid();
 	for (int i = 0; i < 3; i++)
 		if (theirs[i] >= 0 && dup2(theirs[i], i) < 0)
 			give_up(failure, "limits", errno);
+	if (request->rows && (code = terminals_enter()))
+		give_up(failure, "limits", code);
 	if (theirs[0] < 0 && fcntl(0, F_SETFD, 0) < 0) /* the init's own stream 0 is /dev/null */
 		give_up(failure, "limits", errno);
 	/* Closing on exec is too late: the working directory and the command are looked up before, and as
@@ -207,6 +212,16 @@ static int make_streams(bool stdin_pipe, int *ours, int *theirs, struct err *e)
 			return err_set(e, errno, "limits", "cannot make a pipe non-blocking");
 	}
 	return 0;
+}
+
+/* As make_streams, but the command gets one descriptor for all three. */
+static int make_terminal(struct execs *execs, const struct exec_request *request, const struct user *user,
+			 struct exec *exec, int *theirs, struct err *e)
+{
+	theirs[0] = theirs[1] = theirs[2] = -1;
+	if (execs->terminals == TERMINALS_MAX)
+		return err_set(e, EAGAIN, "limits", "%d terminals are open already", TERMINALS_MAX);
+	return terminals_open(request->rows, request->columns, user->uid, &exec->terminal, exec->streams, &theirs[0], e);
 }
 
 static void close_all(int *fds)
@@ -317,7 +332,8 @@ int execs_start(struct execs *execs, const struct exec_request *wanted, struct e
 	request = *wanted;
 	complete_env(&request, &user);
 	exec->number = request.number;
-	code = make_streams(request.stdin_pipe, exec->streams, theirs, e);
+	code = request.rows ? make_terminal(execs, &request, &user, exec, theirs, e)
+			    : make_streams(request.stdin_pipe, exec->streams, theirs, e);
 	if (!code && request.label_length) {
 		exec->label = malloc(request.label_length);
 		exec->label_length = request.label_length;
@@ -331,14 +347,26 @@ int execs_start(struct execs *execs, const struct exec_request *wanted, struct e
 	close_all(theirs);
 	if (code) {
 		close_all(exec->streams);
+		if (exec->terminal)
+			terminals_close(exec->terminal);
 		free(exec->label);
 		if (exec->has_cgroup)
 			drop_cgroup(execs, exec);
 		return code;
 	}
 	execs->count++;
+	execs->terminals += exec->terminal != NULL;
 	*result = exec;
 	return 0;
+}
+
+static void end_terminal(struct execs *execs, struct exec *exec)
+{
+	if (!exec->terminal || !terminals_done(exec->terminal))
+		return;
+	terminals_close(exec->terminal);
+	exec->terminal = NULL;
+	execs->terminals--;
 }
 
 struct exec *execs_find(struct execs *execs, uint64_t number)
@@ -359,6 +387,10 @@ bool execs_reaped(struct execs *execs, pid_t pid, int status)
 		exec->exited = true;
 		exec->status = status;
 		exec->unsent = !exec->released;
+		if (exec->terminal) {
+			terminals_end(exec->terminal);
+			end_terminal(execs, exec);
+		}
 		return true;
 	}
 	return false;
@@ -493,7 +525,21 @@ int execs_signal(struct execs *execs, struct exec *exec, int signal, bool tree, 
 	return 0;
 }
 
-void execs_hand_over_stdin(struct exec *exec)
+bool execs_is_over(const struct exec *exec)
+{
+	return exec->exited && (!exec->terminal || terminals_drained(exec->terminal));
+}
+
+int execs_resize(const struct exec *exec, uint64_t rows, uint64_t columns, struct err *e)
+{
+	if (exec->exited)
+		return err_set(e, ESRCH, "resize", "exec %llu has ended", (unsigned long long)exec->number);
+	if (!exec->terminal)
+		return err_set(e, ENOTTY, "resize", "exec %llu runs on no terminal", (unsigned long long)exec->number);
+	return terminals_resize(exec->terminal, rows, columns, e);
+}
+
+void execs_close_stdin(struct exec *exec)
 {
 	if (exec->streams[0] >= 0)
 		close(exec->streams[0]);
@@ -504,23 +550,49 @@ void execs_release(struct exec *exec)
 {
 	exec->released = true;
 	exec->unsent = false;
+	execs_close_stdin(exec);
 	free(exec->label);
 	exec->label = NULL;
 	exec->label_length = 0;
 }
 
-size_t execs_poll(const struct execs *execs, struct pollfd *polls, size_t capacity)
+size_t execs_poll(const struct execs *execs, struct pollfd *polls)
 {
 	size_t count = 0;
 
+	for (size_t i = 0; i < execs->count && count < TERMINAL_POLLS * execs->terminals; i++)
+		if (execs->list[i].terminal) {
+			terminals_poll(execs->list[i].terminal, polls + count);
+			count += TERMINAL_POLLS;
+		}
 	for (size_t i = 0; i < execs->count; i++) {
 		const struct exec *exec = &execs->list[i];
 
 		for (int stream = 1; stream < 3 && exec->released; stream++)
-			if (exec->streams[stream] >= 0 && count < capacity)
+			if (exec->streams[stream] >= 0)
 				polls[count++] = (struct pollfd){.fd = exec->streams[stream], .events = POLLIN};
 	}
 	return count;
+}
+
+void execs_relay(struct execs *execs, const struct pollfd *polls)
+{
+	size_t left = execs->terminals;
+
+	for (size_t i = 0; i < execs->count && left; i++) {
+		struct exec *exec = &execs->list[i];
+		short found = 0;
+
+		if (!exec->terminal)
+			continue;
+		left--;
+		for (int n = 0; n < TERMINAL_POLLS; n++)
+			found |= (polls++)->revents;
+		if (found) {
+			terminals_move(exec->terminal);
+			end_terminal(execs, exec);
+		}
+	}
 }
 
 /* Bounded, so that one loud process cannot keep the init from its other work. */
@@ -558,10 +630,13 @@ void execs_tidy(struct execs *execs)
 	}
 }
 
-size_t execs_streams(const struct exec *exec, int *fds)
+size_t execs_streams(const struct exec *exec, int *fds, uint64_t *which)
 {
 	size_t count = 0;
 
+	*which = 0;
+	for (int stream = 0; stream < 3; stream++)
+		*which |= exec->streams[stream] >= 0 ? 1u << stream : 0;
 	for (int stream = 1; stream < 3; stream++)
 		if (exec->streams[stream] >= 0)
 			fds[count++] = exec->streams[stream];

@@ -9,9 +9,11 @@
 
 #include "err.h"
 #include "msg.h"
+#include "terminals.h"
 
 #define EXECS_MAX 4096
 #define EXEC_STRINGS_MAX 4096
+#define EXECS_POLLS (2 * EXECS_MAX + TERMINAL_POLLS * TERMINALS_MAX)
 
 /* A request to start a command. Strings point into the message. */
 struct exec_request {
@@ -25,6 +27,8 @@ struct exec_request {
 	const char *cwd;  /* NULL for the user's home */
 	const char *user;
 	uint64_t stdin_pipe;
+	uint64_t rows;    /* of a terminal, 0 for none */
+	uint64_t columns;
 };
 
 struct exec {
@@ -35,7 +39,8 @@ struct exec {
 	bool unsent;     /* the worker has not been told of the exit */
 	bool released;   /* the worker has its end; we only mind what it left behind */
 	bool has_cgroup;
-	int streams[3];  /* our ends: stdin's write end, stdout's and stderr's read ends; -1 when closed */
+	int streams[3];  /* our ends: stdin's write end, stdout's and stderr's read ends; -1 when closed, or there is none */
+	struct terminal *terminal; /* NULL for none, or when it is over */
 	uint8_t *label;
 	uint32_t label_length;
 };
@@ -46,6 +51,7 @@ struct execs {
 	size_t count;
 	size_t capacity;
 	struct exec *list;
+	size_t terminals; /* that are not over */
 	struct exec_failure *failure; /* memory shared with a child until it has become its command */
 };
 
@@ -59,14 +65,21 @@ struct exec *execs_find(struct execs *execs, uint64_t number);
 bool execs_reaped(struct execs *execs, pid_t pid, int status);
 /* Signals the main process, or all that descends from it; SIGKILL to all leaves none. -ESRCH if there is none. */
 int execs_signal(struct execs *execs, struct exec *exec, int signal, bool tree, struct err *e);
-/* Lets go of stdin's write end: from now on the worker's is the only one, and its closing is the command's end of file. */
-void execs_hand_over_stdin(struct exec *exec);
+/* Whether it has ended and everything that it wrote is where the worker can read it. */
+bool execs_is_over(const struct exec *exec);
+/* Lets go of stdin's write end, which is kept until then: the worker's is told by its closing only that a worker ended. */
+void execs_close_stdin(struct exec *exec);
+/* -ENOTTY where it has no terminal, -ESRCH when it has ended. */
+int execs_resize(const struct exec *exec, uint64_t rows, uint64_t columns, struct err *e);
 void execs_release(struct exec *exec);
-/* Streams of released execs, to be watched and emptied so that what was left behind can go on writing. */
-size_t execs_poll(const struct execs *execs, struct pollfd *polls, size_t capacity);
-/* Reads away what such a stream holds; forgets released execs of which nothing is left. */
+/* What there is to wait for: terminals, and streams of released execs, which are emptied so that what was left behind
+ * can go on writing. `polls` has room for EXECS_POLLS. Returns how many. */
+size_t execs_poll(const struct execs *execs, struct pollfd *polls);
+/* Relays what terminals hold, given what execs_poll filled and poll answered. No exec comes or goes in between. */
+void execs_relay(struct execs *execs, const struct pollfd *polls);
+/* Reads away what the stream of a released exec holds; forgets released execs of which nothing is left. */
 void execs_tidy(struct execs *execs);
-/* Copies of the streams for the worker, stdout and stderr first. Returns how many. */
-size_t execs_streams(const struct exec *exec, int *fds);
+/* The streams for the worker, in the order stdout, stderr, stdin. Returns how many; *which is the value of T_STREAMS. */
+size_t execs_streams(const struct exec *exec, int *fds, uint64_t *which);
 
 #endif

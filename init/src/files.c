@@ -34,8 +34,7 @@ static int check_path(const char *path, const char *stage, struct err *e)
 	return 0;
 }
 
-/* The magic number of a filesystem whose files are interfaces of the kernel, else 0. */
-static long kernel_filesystem(int fd)
+long files_kernel_magic(int fd)
 {
 	static const long magics[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
 	struct statfs filesystem;
@@ -58,7 +57,7 @@ static bool path_of(int fd, char path[PATH_MAX])
 	if (dir < 0)
 		return false;
 	snprintf(name, sizeof name, "%d", fd);
-	if (kernel_filesystem(dir) == PROC_SUPER_MAGIC)
+	if (files_kernel_magic(dir) == PROC_SUPER_MAGIC)
 		length = readlinkat(dir, name, path, PATH_MAX - 1);
 	close(dir);
 	if (length < 0)
@@ -176,7 +175,7 @@ static int open_checked(const char *path, int flags, mode_t mode)
 static int admit(int fd, int flags)
 {
 	bool writes = (flags & O_ACCMODE) != O_RDONLY;
-	long magic = kernel_filesystem(fd);
+	long magic = files_kernel_magic(fd);
 	int code = check_regular(fd);
 
 	if (!code && magic) {
@@ -239,7 +238,7 @@ static int describe(int fd, struct file_record *record, char *target)
 		return -errno;
 	paths_record(&facts, record);
 	/* The links of a process in procfs lead to its descriptors; those of the init are nobody's business. */
-	if (S_ISLNK(facts.st_mode) && !(kernel_filesystem(fd) == PROC_SUPER_MAGIC && belongs_to_process(fd)))
+	if (S_ISLNK(facts.st_mode) && !(files_kernel_magic(fd) == PROC_SUPER_MAGIC && belongs_to_process(fd)))
 		length = readlinkat(fd, "", target, PATH_MAX);
 	record->target_length = length > 0 ? (uint32_t)length : 0;
 	return 0;

@@ -1,6 +1,6 @@
 /* Files of the sandbox, opened and changed by its init with the rights of one of its users.
  *
- * The init answers M_OPEN, M_STAT, M_MKDIR, M_REMOVE, M_RENAME and M_WALK here. Paths are absolute and resolved in the
+ * The init answers M_OPEN, M_STAT, M_MKDIR, M_REMOVE, M_RENAME, M_CHANGE, M_SYMLINK, M_LINK and M_WALK here. Paths are absolute and resolved in the
  * sandbox's own tree; magic links of /proc are never followed (they would name the init's own descriptors).
  */
 #ifndef TRAFORO_FILES_H
@@ -37,6 +37,24 @@ int files_mkdir(const struct user *user, const char *path, mode_t mode, bool par
 /* Removes a file, a link or an empty directory. */
 int files_remove(const struct user *user, const char *path, struct err *e);
 int files_rename(const struct user *user, const char *path, const char *to, struct err *e);
+
+/* What M_CHANGE changes; what is not `given` stays. */
+struct file_change {
+	bool mode_given, uid_given, gid_given, modified_given;
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	int64_t modified_ns; /* Unix time */
+};
+
+/* Changes owner, permission bits and modification time, in this order. -EOPNOTSUPP for the bits of a link. */
+int files_change(const struct user *user, const char *path, bool follow, const struct file_change *change, struct err *e);
+/* Makes a link that says `target`. */
+int files_symlink(const struct user *user, const char *target, const char *path, struct err *e);
+/* Gives a file, or a link itself, another name. */
+int files_link(const struct user *user, const char *path, const char *to, struct err *e);
+/* The magic number of the filesystem that a descriptor is on if its files are interfaces of the kernel, else 0. */
+long files_kernel_magic(int fd);
 
 /* Walks in a child process of its own, which has become `user` for good and whose memory and time are the sandbox's.
  * `out` is the pipe for records. Returns the child's pid. The directory is opened before the fork, so that a missing one

@@ -9,6 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "registry.h"
+
+#define RETRY_MS 5000
 #define OWN "/proc/thread-self/ns/net"
 /* Root inside has no capability over the namespace, so the kernel would not let it listen on port 80. */
 #define FIRST_FREE_PORT "/proc/sys/net/ipv4/ip_unprivileged_port_start"
@@ -51,15 +54,6 @@ int networks_prepare(void)
 	return code;
 }
 
-static void give_up(struct networks *networks)
-{
-	while (networks->count)
-		close(networks->ahead[--networks->count]);
-	if (networks->home >= 0)
-		close(networks->home);
-	networks->home = -1;
-}
-
 void networks_init(struct networks *networks)
 {
 	*networks = (struct networks){.home = -1};
@@ -70,7 +64,7 @@ void networks_init(struct networks *networks)
 
 bool networks_wanted(const struct networks *networks)
 {
-	return networks->home >= 0 && networks->count < NETWORKS_AHEAD;
+	return networks->home >= 0 && networks->count < NETWORKS_AHEAD && registry_now() >= networks->not_before;
 }
 
 void networks_refill(struct networks *networks)
@@ -79,17 +73,15 @@ void networks_refill(struct networks *networks)
 
 	if (!networks_wanted(networks))
 		return;
-	if (unshare(CLONE_NEWNET) < 0)
-		goto fail;
-	if (bring_loopback_up() || !free_ports() || (fd = open(OWN, O_RDONLY | O_CLOEXEC)) < 0) {
+	if (!unshare(CLONE_NEWNET)) {
+		if (!bring_loopback_up() && free_ports())
+			fd = open(OWN, O_RDONLY | O_CLOEXEC);
 		networks_leave(networks);
-		goto fail;
 	}
-	networks_leave(networks);
-	networks->ahead[networks->count++] = fd;
-	return;
-fail:
-	give_up(networks);
+	if (fd < 0)
+		networks->not_before = registry_now() + RETRY_MS;
+	else
+		networks->ahead[networks->count++] = fd;
 }
 
 bool networks_enter(struct networks *networks)

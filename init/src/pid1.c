@@ -9,17 +9,22 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "connects.h"
 #include "execs.h"
 #include "files.h"
 #include "msg.h"
+#include "requests.h"
 #include "rights.h"
 #include "users.h"
+#include "watches.h"
 
 #define REMOVALS_MAX 64
 #define PAGE_ROOM 1024
+#define WATCHES_MAX 16
 
 /* A tree being removed by a child; the request is answered when it ends. */
 struct removal {
@@ -33,14 +38,8 @@ struct pid1 {
 	struct execs execs;
 	size_t removal_count;
 	struct removal removals[REMOVALS_MAX];
-};
-
-/* A request on files, with every field that any of them has. */
-struct file_request {
-	const char *path;
-	const char *to;
-	const char *user;
-	uint64_t flags, mode, follow, parents, recursive, limit;
+	size_t watch_count;
+	pid_t watches[WATCHES_MAX];
 };
 
 static uint8_t received[MSG_MAX];
@@ -73,6 +72,8 @@ static int start_exec(struct pid1 *pid1, uint32_t id, struct msg_reader fields, 
 	struct msg_writer writer;
 	struct exec *exec;
 	int fds[3], code = execs_parse(fields, &request, e);
+	uint64_t which;
+	size_t count;
 
 	if (!code)
 		code = execs_start(&pid1->execs, &request, &exec, e);
@@ -80,9 +81,9 @@ static int start_exec(struct pid1 *pid1, uint32_t id, struct msg_reader fields, 
 		return code;
 	msg_begin(&writer, answer, sizeof answer, M_OK, id);
 	msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
-	code = reply(pid1, &writer, fds, execs_streams(exec, fds));
-	execs_hand_over_stdin(exec);
-	return code;
+	count = execs_streams(exec, fds, &which);
+	msg_put_number(&writer, T_STREAMS, which);
+	return reply(pid1, &writer, fds, count);
 }
 
 static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
@@ -102,7 +103,7 @@ static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
 		entry = msg_begin_nested(&writer, T_ENTRY);
 		msg_put_number(&writer, T_NUMBER, exec->number);
 		msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
-		if (exec->exited)
+		if (execs_is_over(exec))
 			msg_put_number(&writer, T_STATUS, (uint64_t)(uint32_t)exec->status);
 		msg_put(&writer, T_LABEL, exec->label, exec->label_length);
 		msg_end_nested(&writer, entry);
@@ -112,69 +113,46 @@ static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
 	return reply(pid1, &writer, NULL, 0);
 }
 
-/* M_EXEC_ATTACH, M_EXEC_RELEASE and M_SIGNAL name an exec. */
+/* M_EXEC_ATTACH, M_EXEC_RELEASE, M_SIGNAL, M_STDIN_CLOSE and M_RESIZE name an exec. */
 static int on_exec(struct pid1 *pid1, const struct msg_header *header, struct msg_reader fields, struct err *e)
 {
-	uint64_t number = 0, signal = 0, tree = 0;
 	struct msg_writer writer;
-	struct msg_field field;
+	struct exec_order order;
 	struct exec *exec;
-	int fds[3], code;
+	int fds[3], code = requests_exec(fields, &order, e);
+	uint64_t which;
+	size_t count;
 
-	while (msg_next(&fields, &field) > 0) {
-		if (field.tag == T_NUMBER)
-			msg_number(&field, &number);
-		else if (field.tag == T_SIGNAL)
-			msg_number(&field, &signal);
-		else if (field.tag == T_TREE)
-			msg_number(&field, &tree);
-	}
-	exec = execs_find(&pid1->execs, number);
+	if (code)
+		return code;
+	exec = execs_find(&pid1->execs, order.number);
 	if (!exec)
-		return err_set(e, ESRCH, "exec", "no exec %llu", (unsigned long long)number);
+		return err_set(e, ESRCH, "exec", "no exec %llu", (unsigned long long)order.number);
 	msg_begin(&writer, answer, sizeof answer, M_OK, header->id);
 	switch (header->type) {
 	case M_EXEC_ATTACH:
-		return reply(pid1, &writer, fds, execs_streams(exec, fds));
+		count = execs_streams(exec, fds, &which);
+		msg_put_number(&writer, T_STREAMS, which);
+		return reply(pid1, &writer, fds, count);
+	case M_STDIN_CLOSE: execs_close_stdin(exec); break;
+	case M_RESIZE:
+		code = execs_resize(exec, order.rows, order.columns, e);
+		if (code)
+			return code;
+		break;
 	case M_EXEC_RELEASE:
 		if (!exec->exited)
-			return err_set(e, EBUSY, "exec", "exec %llu still runs", (unsigned long long)number);
+			return err_set(e, EBUSY, "exec", "exec %llu still runs", (unsigned long long)order.number);
 		execs_release(exec);
 		break;
 	default:
-		if (signal < 1 || signal > 64)
-			return err_set(e, EINVAL, "signal", "no signal %llu", (unsigned long long)signal);
-		code = execs_signal(&pid1->execs, exec, (int)signal, tree, e);
+		if (order.signal < 1 || order.signal > 64)
+			return err_set(e, EINVAL, "signal", "no signal %llu", (unsigned long long)order.signal);
+		code = execs_signal(&pid1->execs, exec, (int)order.signal, order.tree, e);
 		if (code)
 			return code;
 	}
 	return reply(pid1, &writer, NULL, 0);
-}
-
-static int parse_file_request(struct msg_reader fields, struct file_request *request, struct err *e)
-{
-	struct msg_field field;
-	bool good = true;
-	int more;
-
-	*request = (struct file_request){.user = "root", .follow = 1};
-	while ((more = msg_next(&fields, &field)) > 0) {
-		switch (field.tag) {
-		case T_PATH: good = (request->path = msg_string(&field)) && good; break;
-		case T_TO: good = (request->to = msg_string(&field)) && good; break;
-		case T_USER: good = (request->user = msg_string(&field)) && good; break;
-		case T_FLAGS: good = msg_number(&field, &request->flags) && good; break;
-		case T_MODE: good = msg_number(&field, &request->mode) && good; break;
-		case T_FOLLOW: good = msg_number(&field, &request->follow) && good; break;
-		case T_PARENTS: good = msg_number(&field, &request->parents) && good; break;
-		case T_RECURSIVE: good = msg_number(&field, &request->recursive) && good; break;
-		case T_LIMIT: good = msg_number(&field, &request->limit) && good; break;
-		default: good = false;
-		}
-	}
-	if (more < 0 || !good || !request->path || request->path[0] != '/' || (request->to && request->to[0] != '/'))
-		return err_set(e, EINVAL, "path", "malformed request on a file");
-	return 0;
 }
 
 static int answer_stat(struct pid1 *pid1, uint32_t id, const struct file_record *record, const char *target)
@@ -223,6 +201,30 @@ static int walk(struct pid1 *pid1, uint32_t id, const struct user *user, const s
 	return code;
 }
 
+static int watch(struct pid1 *pid1, uint32_t id, const struct user *user, const struct file_request *request,
+		 struct err *e)
+{
+	struct msg_writer writer;
+	int pair[2], code;
+	pid_t pid;
+
+	if (pid1->watch_count == WATCHES_MAX)
+		return err_set(e, EAGAIN, "watch", "%d directories are watched already", WATCHES_MAX);
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return err_set(e, errno, "watch", "cannot make a pipe");
+	pid = watches_start(user, request->path, request->recursive, pair[1], e);
+	close(pair[1]);
+	if (pid > 0) {
+		pid1->watches[pid1->watch_count++] = pid;
+		msg_begin(&writer, answer, sizeof answer, M_OK, id);
+		code = reply(pid1, &writer, &pair[0], 1);
+	} else {
+		code = (int)pid;
+	}
+	close(pair[0]);
+	return code;
+}
+
 static int remove_file(struct pid1 *pid1, uint32_t id, const struct user *user, const struct file_request *request,
 		       struct err *e)
 {
@@ -248,7 +250,7 @@ static int on_file(struct pid1 *pid1, const struct msg_header *header, struct ms
 	char target[PATH_MAX];
 	struct user user;
 	bool created = false;
-	int code = parse_file_request(fields, &request, e);
+	int code = requests_file(fields, &request, e);
 
 	if (!code) {
 		code = users_find(request.user, &user, e);
@@ -276,9 +278,52 @@ static int on_file(struct pid1 *pid1, const struct msg_header *header, struct ms
 		code = request.to ? files_rename(&user, request.path, request.to, e)
 				  : err_set(e, EINVAL, "path", "rename to what?");
 		return code ? code : msg_send_ok(pid1->control, header->id, 0);
+	case M_CHANGE:
+		code = files_change(&user, request.path, request.follow, &request.change, e);
+		return code ? code : msg_send_ok(pid1->control, header->id, 0);
+	case M_SYMLINK:
+		code = request.target ? files_symlink(&user, request.target, request.path, e)
+				      : err_set(e, EINVAL, "path", "a link to what?");
+		return code ? code : msg_send_ok(pid1->control, header->id, 0);
+	case M_LINK:
+		code = request.to ? files_link(&user, request.path, request.to, e)
+				  : err_set(e, EINVAL, "path", "link as what?");
+		return code ? code : msg_send_ok(pid1->control, header->id, 0);
+	case M_WATCH: return watch(pid1, header->id, &user, &request, e);
 	default:
 		return walk(pid1, header->id, &user, &request, e);
 	}
+}
+
+static int connect_to(struct pid1 *pid1, uint32_t id, struct msg_reader fields, struct err *e)
+{
+	struct connect_request request;
+	struct msg_writer writer;
+	int fd, code = requests_connect(fields, &request, e);
+
+	if (code)
+		return code;
+	fd = connects_open(request.port, request.version, request.name, e);
+	if (fd < 0)
+		return fd;
+	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	code = reply(pid1, &writer, &fd, 1);
+	close(fd);
+	return code;
+}
+
+/* The root is an overlay, and tells what its writable layer has and uses. */
+static int tell_usage(struct pid1 *pid1, uint32_t id, struct err *e)
+{
+	struct msg_writer writer;
+	struct statfs facts;
+
+	if (statfs("/", &facts) < 0)
+		return err_set(e, errno, "usage", "cannot look at the disk");
+	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	msg_put_number(&writer, T_USED, (uint64_t)(facts.f_blocks - facts.f_bfree) * (uint64_t)facts.f_bsize);
+	msg_put_number(&writer, T_SIZE, (uint64_t)facts.f_blocks * (uint64_t)facts.f_bsize);
+	return reply(pid1, &writer, NULL, 0);
 }
 
 static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
@@ -295,6 +340,8 @@ static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
 	switch (header.type) {
 	case M_PING: code = msg_send_ok(pid1->control, header.id, 0); break;
 	case M_EXEC: code = start_exec(pid1, header.id, fields, &e); break;
+	case M_CONNECT: code = connect_to(pid1, header.id, fields, &e); break;
+	case M_USAGE: code = tell_usage(pid1, header.id, &e); break;
 	case M_EXEC_LIST:
 		if (msg_next(&fields, &field) > 0 && field.tag == T_CURSOR)
 			msg_number(&field, &cursor);
@@ -302,12 +349,18 @@ static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
 		break;
 	case M_EXEC_ATTACH:
 	case M_EXEC_RELEASE:
+	case M_STDIN_CLOSE:
+	case M_RESIZE:
 	case M_SIGNAL: code = on_exec(pid1, &header, fields, &e); break;
 	case M_OPEN:
 	case M_STAT:
 	case M_MKDIR:
 	case M_REMOVE:
 	case M_RENAME:
+	case M_CHANGE:
+	case M_SYMLINK:
+	case M_LINK:
+	case M_WATCH:
 	case M_WALK: code = on_file(pid1, &header, fields, &e); break;
 	default: code = err_set(&e, ENOSYS, "request", "unknown request %u", header.type);
 	}
@@ -323,7 +376,7 @@ static bool tell_exits(struct pid1 *pid1)
 		uint8_t buffer[64];
 		struct msg_writer writer;
 
-		if (!exec->unsent)
+		if (!exec->unsent || !execs_is_over(exec))
 			continue;
 		msg_begin(&writer, buffer, sizeof buffer, M_EXEC_EXITED, 0);
 		msg_put_number(&writer, T_NUMBER, exec->number);
@@ -354,6 +407,15 @@ static void finish_removal(struct pid1 *pid1, pid_t pid, int status)
 	}
 }
 
+static void finish_watch(struct pid1 *pid1, pid_t pid)
+{
+	for (size_t i = 0; i < pid1->watch_count; i++)
+		if (pid1->watches[i] == pid) {
+			pid1->watches[i] = pid1->watches[--pid1->watch_count];
+			return;
+		}
+}
+
 static void reap(struct pid1 *pid1)
 {
 	struct signalfd_siginfo info;
@@ -363,8 +425,10 @@ static void reap(struct pid1 *pid1)
 	while (read(pid1->signals, &info, sizeof info) > 0)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		if (!execs_reaped(&pid1->execs, pid, status))
+		if (!execs_reaped(&pid1->execs, pid, status)) {
 			finish_removal(pid1, pid, status);
+			finish_watch(pid1, pid);
+		}
 }
 
 static void receive(struct pid1 *pid1)
@@ -382,7 +446,7 @@ static void receive(struct pid1 *pid1)
 
 static _Noreturn void serve(struct pid1 *pid1)
 {
-	static struct pollfd polls[2 + 2 * EXECS_MAX];
+	static struct pollfd polls[2 + EXECS_POLLS];
 
 	for (;;) {
 		bool told = tell_exits(pid1);
@@ -391,9 +455,10 @@ static _Noreturn void serve(struct pid1 *pid1)
 		execs_tidy(&pid1->execs);
 		polls[0] = (struct pollfd){.fd = pid1->control, .events = (short)(POLLIN | (told ? 0 : POLLOUT))};
 		polls[1] = (struct pollfd){.fd = pid1->signals, .events = POLLIN};
-		count += execs_poll(&pid1->execs, polls + 2, 2 * EXECS_MAX);
+		count += execs_poll(&pid1->execs, polls + 2);
 		if (poll(polls, count, -1) < 0)
 			continue;
+		execs_relay(&pid1->execs, polls + 2);
 		if (polls[1].revents)
 			reap(pid1);
 		if (polls[0].revents & (POLLIN | POLLHUP | POLLERR))

@@ -12,7 +12,7 @@
 #ifndef TRAFORO_PROTOCOL_H
 #define TRAFORO_PROTOCOL_H
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION 2
 #define MSG_MAX (160 * 1024)
 #define MSG_FDS_MAX 16
 #define LABEL_MAX (32 * 1024)
@@ -29,9 +29,9 @@ enum message_type {
 	M_ADOPT = 8,    /* id label deadline pid cgroup* [control pidfd] -> OK */
 	M_SHUTDOWN = 9, /* -> OK, then the spawner ends; refused while a sandbox lives */
 	/* worker to init */
-	M_EXEC = 16,         /* number label arg* env* cwd user stdin -> OK pid [stdout stderr stdin?] */
+	M_EXEC = 16,         /* number label arg* env* cwd user stdin (rows columns)? -> OK pid streams [stream*] */
 	M_EXEC_LIST = 17,    /* cursor -> OK entry* more cursor */
-	M_EXEC_ATTACH = 18,  /* number -> OK [stdout stderr] */
+	M_EXEC_ATTACH = 18,  /* number -> OK streams [stream*] */
 	M_EXEC_RELEASE = 19, /* number -> OK */
 	M_SIGNAL = 20,       /* number signal tree -> OK */
 	M_OPEN = 21,         /* path flags mode user -> OK [file] */
@@ -41,6 +41,14 @@ enum message_type {
 	M_RENAME = 25,       /* path to user -> OK */
 	M_WALK = 26,         /* path recursive limit user -> OK [records] */
 	M_PING = 27,         /* -> OK */
+	M_STDIN_CLOSE = 28,  /* number -> OK */
+	M_RESIZE = 29,       /* number rows columns -> OK */
+	M_CHANGE = 30,       /* path user follow mode? uid? gid? modified? -> OK */
+	M_SYMLINK = 31,      /* path target user -> OK */
+	M_LINK = 32,         /* path to user -> OK */
+	M_WATCH = 33,        /* path recursive user -> OK [records] */
+	M_CONNECT = 34,      /* port version | name -> OK [socket] */
+	M_USAGE = 35,        /* -> OK used size */
 	/* spawner or worker to a new init, before anything else */
 	M_GO = 40, /* [layers] */
 	/* events */
@@ -99,6 +107,11 @@ enum field_tag {
 	T_STDIN = 69,  /* number: 1 for a pipe */
 	T_SIGNAL = 70, /* number */
 	T_TREE = 71,   /* number */
+	T_ROWS = 72,   /* number; with T_COLUMNS: on a terminal */
+	T_COLUMNS = 73,
+	T_STREAMS = 74, /* number: which streams come along, as a sum of 1 stdin, 2 stdout, 4 stderr; sent as stdout, stderr,
+	                   stdin */
+	T_PORT = 75,    /* number: a TCP port on loopback */
 	/* files */
 	T_PATH = 80,
 	T_TO = 81,
@@ -111,6 +124,11 @@ enum field_tag {
 	T_LIMIT = 88,
 	T_STAT = 89, /* bytes: struct file_record */
 	T_TARGET = 90,
+	T_UID = 91,      /* number */
+	T_GID = 92,      /* number */
+	T_MODIFIED = 93, /* number: nanoseconds since 1970, signed */
+	T_USED = 94,     /* number: bytes */
+	T_SIZE = 95,     /* number: bytes */
 };
 
 /* T_KIND of a T_CGROUP */

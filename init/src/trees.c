@@ -19,15 +19,14 @@
 #include "kernel.h"
 #include "paths.h"
 #include "rights.h"
+#include "trees.h"
 
-#define DEPTH_MAX 256
 /* On the stack, once for each level. */
 #define NAMES_ROOM 4096
 #define OUTPUT_ROOM 32768
 /* A directory that somebody keeps filling is read so often. */
 #define PASSES_MAX 16
 #define REMOVALS_MAX ((uint64_t)1 << 24)
-#define DIRECTORY_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
 /* What getdents64 writes; the libraries disagree on its name. */
 struct directory_entry {
@@ -38,11 +37,7 @@ struct directory_entry {
 	char name[];
 };
 
-/* Takes one name of the directory; false ends the scan. */
-typedef bool visit_function(void *context, int dir, const char *name);
-
-/* Hands every name of a directory to `visit`. Returns false if that said so; *error tells of a failing directory. */
-static bool scan(int dir, visit_function *visit, void *context, int *error)
+bool trees_scan(int dir, trees_visit *visit, void *context, int *error)
 {
 	_Alignas(struct directory_entry) char names[NAMES_ROOM];
 	long got;
@@ -74,9 +69,7 @@ static void close_others(int a, int b)
 	sys_close_range(high + 1, ~0U, 0);
 }
 
-/* Forks a child that has nothing of the init but two descriptors and its (untraceable) memory. Returns as fork does; in
- * the child *code says whether it became the user. */
-static pid_t fork_as(const struct user *user, int a, int b, int *code)
+pid_t trees_fork(const struct user *user, int a, int b, int *code)
 {
 	struct err e;
 	pid_t pid = fork();
@@ -98,7 +91,7 @@ struct walk {
 	int error;
 	unsigned depth;
 	size_t path_length; /* of the directory being read, slash included; relative to where the walk began */
-	char path[DEPTH_MAX * (NAME_MAX + 1)];
+	char path[TREE_DEPTH_MAX * (NAME_MAX + 1)];
 	size_t buffered;
 	char buffer[OUTPUT_ROOM];
 };
@@ -166,7 +159,7 @@ static void put_end(struct walk *walk)
 	flush(walk);
 }
 
-static visit_function walk_entry;
+static trees_visit walk_entry;
 
 /* A directory that may not be read, or is none any more, was at least named; that is all there is to tell. Only what
  * goes wrong with the walk itself ends it. */
@@ -175,11 +168,11 @@ static bool walk_into(struct walk *walk, int dir, const char *name)
 	int fd;
 	bool more;
 
-	if (walk->depth == DEPTH_MAX) {
+	if (walk->depth == TREE_DEPTH_MAX) {
 		walk->error = ELOOP;
 		return true;
 	}
-	fd = openat(dir, name, DIRECTORY_FLAGS);
+	fd = openat(dir, name, TREE_DIRECTORY_FLAGS);
 	if (fd < 0) {
 		if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
 			return true;
@@ -188,7 +181,7 @@ static bool walk_into(struct walk *walk, int dir, const char *name)
 	}
 	walk->path[walk->path_length++] = '/';
 	walk->depth++;
-	more = scan(fd, walk_entry, walk, &walk->error);
+	more = trees_scan(fd, walk_entry, walk, &walk->error);
 	walk->depth--;
 	close(fd);
 	return more;
@@ -226,7 +219,7 @@ static _Noreturn void walk_tree(struct walk *walk, int dir, int code)
 	walk->error = -code;
 	walk->depth = 1;
 	if (!code)
-		scan(dir, walk_entry, walk, &walk->error);
+		trees_scan(dir, walk_entry, walk, &walk->error);
 	put_end(walk);
 	_exit(0);
 }
@@ -243,11 +236,11 @@ pid_t files_walk(const struct user *user, const char *path, bool recursive, uint
 	code = rights_take(user, &saved, e);
 	if (code)
 		return code;
-	dir = paths_open(AT_FDCWD, path, DIRECTORY_FLAGS & ~O_NOFOLLOW, 0);
+	dir = paths_open(AT_FDCWD, path, TREE_DIRECTORY_FLAGS & ~O_NOFOLLOW, 0);
 	rights_return(&saved);
 	if (dir < 0)
 		return err_set(e, -dir, "walk", "cannot list '%s'", path);
-	pid = fork_as(user, dir, out, &code);
+	pid = trees_fork(user, dir, out, &code);
 	if (!pid) {
 		walk.out = out;
 		walk.recursive = recursive;
@@ -273,7 +266,7 @@ static void note(struct removal *removal, int error)
 		removal->error = error;
 }
 
-static visit_function remove_entry;
+static trees_visit remove_entry;
 
 /* Some filesystems lose their place when names go while they are listed: read again until nothing more is found. */
 static void empty(struct removal *removal, int dir)
@@ -282,7 +275,7 @@ static void empty(struct removal *removal, int dir)
 		uint64_t before = removal->removed;
 		int error = 0;
 
-		if (lseek(dir, 0, SEEK_SET) < 0 || !scan(dir, remove_entry, removal, &error))
+		if (lseek(dir, 0, SEEK_SET) < 0 || !trees_scan(dir, remove_entry, removal, &error))
 			return;
 		if (error)
 			note(removal, error);
@@ -295,11 +288,11 @@ static bool remove_directory(struct removal *removal, int dir, const char *name)
 {
 	int fd;
 
-	if (removal->depth == DEPTH_MAX) {
+	if (removal->depth == TREE_DEPTH_MAX) {
 		note(removal, ELOOP);
 		return false;
 	}
-	fd = openat(dir, name, DIRECTORY_FLAGS);
+	fd = openat(dir, name, TREE_DIRECTORY_FLAGS);
 	if (fd >= 0) {
 		removal->depth++;
 		empty(removal, fd);
@@ -393,7 +386,7 @@ pid_t files_remove_tree(const struct user *user, const char *path, struct err *e
 	rights_return(&saved);
 	if (dir < 0)
 		return err_set(e, -dir, "remove", "cannot remove '%s'", path);
-	pid = fork_as(user, dir, dir, &code);
+	pid = trees_fork(user, dir, dir, &code);
 	if (!pid) {
 		if (code)
 			_exit(-code);

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from tests.fakes import watches
 from traforo.domain import errors
 from traforo.worker.runtimes import contract
 
@@ -159,6 +160,56 @@ class FakeFiles:
             resolve(root, path, follow=False).rename(resolve(root, to, follow=False))
 
         await self._run(path, user, action)
+
+    async def change(
+        self,
+        path: str,
+        *,
+        user: str,
+        follow: bool = True,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        modified_at: float | None = None,
+    ) -> None:
+        def action(root: Path) -> None:
+            place = resolve(root, path, follow=follow)
+            if mode is not None and place.is_symlink():
+                raise errors.InvalidRequest(f"cannot change {path!r}: a link has no mode", field="path")
+            if uid is not None or gid is not None:
+                owner = -1 if uid is None else uid
+                os.chown(place, owner, -1 if gid is None else gid, follow_symlinks=False)
+            if mode is not None:
+                place.chmod(mode)
+            if modified_at is not None:
+                times = place.lstat().st_atime_ns, round(modified_at * 1e9)
+                os.utime(place, ns=times, follow_symlinks=False)
+            place.lstat()
+
+        await self._run(path, user, action)
+
+    async def symlink(self, target: str, path: str, *, user: str) -> None:
+        if not target or "\0" in target:
+            raise errors.InvalidRequest("cannot make a link to nothing", field="target")
+        await self._run(path, user, lambda root: resolve(root, path, follow=False).symlink_to(target))
+
+    async def link(self, existing: str, path: str, *, user: str) -> None:
+        def action(root: Path) -> None:
+            place, source = resolve(root, path, follow=False), resolve(root, existing, follow=False)
+            if source.is_dir() and not source.is_symlink():
+                raise errors.Forbidden(f"cannot link {existing!r}: a directory has one name")
+            os.link(source, place, follow_symlinks=False)
+
+        await self._run(existing, user, action)
+
+    async def watch(self, path: str, *, user: str, recursive: bool) -> contract.Watch:
+        def action(root: Path) -> watches.FakeWatch:
+            place = resolve(root, path)
+            if not stats.S_ISDIR(place.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            return watches.FakeWatch(place, path.rstrip("/") or "/", recursive=recursive)
+
+        return await self._run(path, user, action)
 
 
 def _make_parents(place: Path) -> None:

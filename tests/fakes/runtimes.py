@@ -13,12 +13,13 @@ import errno
 import os
 import shutil
 import signal as signals
+import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.fakes import filesystems
+from tests.fakes import filesystems, terminals
 from traforo.domain import clocks, errors, states
 from traforo.worker.runtimes import contract
 
@@ -57,16 +58,25 @@ def _send(mark: str, number: int) -> int:
 class _Exec:
     """A process as the spawner knows it."""
 
-    def __init__(self, number: int, start: contract.ExecStart, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    def __init__(
+        self,
+        number: int,
+        start: contract.ExecStart,
+        process: subprocess.Popen[bytes],
+        terminal: terminals.Terminal | None,
+    ) -> None:
         self.number = number
         self.label = start.label
         self.process = process
-        self.stdout = os.dup(process.stdout.fileno())
-        self.stderr = os.dup(process.stderr.fileno())
-        # Given to the one who starts it and kept by nobody: closing it has to be the end of the file.
-        self.stdin = os.dup(process.stdin.fileno()) if process.stdin is not None else -1
+        self.terminal = terminal
+        if terminal is not None:
+            self.stdout, self.stderr, self.stdin = terminal.stdout, -1, terminal.stdin
+        else:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            self.stdout = os.dup(process.stdout.fileno())
+            self.stderr = os.dup(process.stderr.fileno())
+            self.stdin = os.dup(process.stdin.fileno()) if process.stdin is not None else -1
         for stream in (process.stdout, process.stderr, process.stdin):
             if stream is not None:
                 stream.close()
@@ -81,6 +91,8 @@ class _Exec:
             return
         asyncio.get_running_loop().remove_reader(self.pidfd)
         os.close(self.pidfd)
+        if self.terminal is not None:
+            self.terminal.ended()
         self.exit = contract.ExecExit(signal=-code) if code < 0 else contract.ExecExit(code=code)
         for listener in self.listeners:
             if not listener.done():
@@ -136,6 +148,11 @@ class FakeSpawner:
         self.kills: dict[str, int] = {}
         """How often each sandbox was really killed."""
         self.forgotten: list[str] = []
+        self.usage: contract.Usage | None = None
+        """What every sandbox says that it uses; None for something plausible."""
+        self.servers: dict[int | str, Callable[[socket.socket], None]] = {}
+        """Who gets the other end of a connection to a port or a name, in every sandbox. What is not here is looked for
+        on the host's own loopback device, where the commands of a fake sandbox listen."""
 
     @property
     def live(self) -> list[str]:
@@ -207,10 +224,7 @@ class FakeExec:
         self.number = run.number
         self.label = run.label
         self.pid = run.process.pid
-        self.stdout, self.stderr = _own(run.stdout), _own(run.stderr)
-        self.stdin, run.stdin = run.stdin, -1
-        if self.stdin >= 0:
-            os.set_blocking(self.stdin, False)
+        self.stdout, self.stderr, self.stdin = _own(run.stdout), _own(run.stderr), _own(run.stdin)
         self.ended: asyncio.Future[contract.ExecExit] = asyncio.get_running_loop().create_future()
         if run.exit is not None:
             self.ended.set_result(run.exit)
@@ -228,6 +242,18 @@ class FakeExec:
                 found = 1
         if not found:
             raise errors.NotFound("cannot signal: the process has ended", kind="exec", id=str(self.number))
+
+    async def close_stdin(self) -> None:
+        if self._run.stdin >= 0:
+            os.close(self._run.stdin)
+            self._run.stdin = -1
+
+    async def resize(self, size: contract.TerminalSize) -> None:
+        if self._run.terminal is None:
+            raise errors.Conflict("cannot resize: the command runs on no terminal")
+        if self._run.exit is not None:
+            raise errors.NotFound("cannot resize: the process has ended", kind="exec", id=str(self.number))
+        self._run.terminal.resize(size)
 
     async def release(self) -> None:
         if self._sandbox.execs.pop(self.number, None) is not None:
@@ -259,13 +285,36 @@ class FakeSandbox:
         sandbox = self._sandbox
         sandbox.numbers += 1
         number = sandbox.numbers
-        process = await asyncio.to_thread(_spawn, sandbox, start, number)
-        run = _Exec(number, start, process)
+        terminal = terminals.Terminal(start.terminal) if start.terminal is not None else None
+        try:
+            process = await asyncio.to_thread(_spawn, sandbox, start, number, terminal)
+        except BaseException:
+            if terminal is not None:
+                terminal.discard()
+            raise
+        run = _Exec(number, start, process, terminal)
         sandbox.execs[number] = run
         return FakeExec(sandbox, run)
 
     async def execs(self) -> Sequence[contract.RunningExec]:
         return [FakeExec(self._sandbox, run) for run in self._sandbox.execs.values()]
+
+    async def connect(self, port: int | str) -> socket.socket:
+        if self._sandbox.end is not None:
+            raise errors.Lost("cannot connect: the sandbox is dead")
+        serve = self._spawner.servers.get(port)
+        if serve is not None:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            serve(theirs)
+            return ours
+        return await _connect_on_host(port)
+
+    async def usage(self) -> contract.Usage:
+        if self._sandbox.end is not None:
+            raise errors.Lost("cannot tell: the sandbox is dead")
+        limit = self._sandbox.request.resources.disk_mib << 20
+        return self._spawner.usage or contract.Usage(0.25, 8 << 20, 16 << 20, len(self._sandbox.execs), 4096, limit)
 
     async def update(self, *, label: bytes, deadline: float | None) -> None:
         if self._sandbox.end is not None:
@@ -285,6 +334,7 @@ class FakeRuntime:
     """`contract.Runtime` over a `FakeSpawner`."""
 
     virtualization = "container"
+    limits_enforced = frozenset({"cpu", "disk", "memory", "pids"})
 
     def __init__(self, spawner: FakeSpawner) -> None:
         self.spawner = spawner
@@ -347,6 +397,28 @@ def _own(descriptor: int) -> int:
     return copy
 
 
+async def _connect_on_host(port: int | str) -> socket.socket:
+    """Connect to what a command of a fake sandbox listens on: the host's loopback, the host's abstract names."""
+    loop = asyncio.get_running_loop()
+    places: list[tuple[socket.AddressFamily, object]] = [(socket.AF_INET, ("127.0.0.1", port))]
+    places.append((socket.AF_INET6, ("::1", port)))
+    if isinstance(port, str):
+        places = [(socket.AF_UNIX, "\0" + port)]
+    for family, address in places:
+        try:
+            connection = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:  # this host has no such family
+            continue
+        connection.setblocking(False)
+        try:
+            await loop.sock_connect(connection, address)  # type: ignore[arg-type]  # an abstract name is an address too
+        except OSError:
+            connection.close()
+        else:
+            return connection
+    raise errors.NotFound(f"nothing listens on port {port!r}", kind="port", id=str(port))
+
+
 def _discard(descriptor: int) -> None:
     """Read and drop what still comes, so that those who write go on."""
     loop = asyncio.get_running_loop()
@@ -364,7 +436,9 @@ def _discard(descriptor: int) -> None:
     loop.add_reader(descriptor, readable)
 
 
-def _spawn(sandbox: _Sandbox, start: contract.ExecStart, number: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    sandbox: _Sandbox, start: contract.ExecStart, number: int, terminal: terminals.Terminal | None
+) -> subprocess.Popen[bytes]:
     total = sum(len(os.fsencode(text)) + 1 for text in [*start.argv, *(f"{k}={v}" for k, v in start.env.items())])
     if total > contract.MAX_COMMAND_BYTES:
         raise errors.TooLarge("cannot start: the command is too long", limit=contract.MAX_COMMAND_BYTES)
@@ -382,13 +456,14 @@ def _spawn(sandbox: _Sandbox, start: contract.ExecStart, number: int) -> subproc
     program = start.argv[0] if "/" in start.argv[0] else shutil.which(start.argv[0], path=env.get("PATH", os.defpath))
     if program is None:
         raise _failed("exec", errno.ENOENT)
+    pipe: int | None = subprocess.PIPE if terminal is None else subprocess.DEVNULL
     try:
         process = subprocess.Popen(
-            start.argv,
-            executable=program,
-            stdin=subprocess.PIPE if start.stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            start.argv if terminal is None else terminal.command(program, start.argv),
+            executable=program if terminal is None else None,
+            stdin=subprocess.PIPE if start.stdin and terminal is None else subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
             bufsize=0,
             cwd=cwd,
             env=env,

@@ -230,7 +230,7 @@ async def line(running: contract.RunningExec) -> str:
 async def _read(descriptor: int, stop: Callable[[bytes], bool] = lambda _: False, size: int = 1 << 16) -> bytes:
     found = b""
     loop = asyncio.get_running_loop()
-    while not stop(found):
+    while descriptor >= 0 and not stop(found):
         try:
             piece = os.read(descriptor, size)
         except BlockingIOError:

@@ -25,7 +25,7 @@ from tests.security import labs
 from traforo.domain import errors, states
 from traforo.wire import init_messages as wire
 from traforo.worker.runtimes import contract
-from traforo.worker.runtimes.container import channels, inits, spawners
+from traforo.worker.runtimes.container import channels, connections, inits, spawners, watches
 
 Answer = tuple[bytes, Sequence[int]]
 Script = Callable[[wire.Message], Sequence[Answer]]
@@ -74,8 +74,17 @@ async def hostile() -> AsyncIterator[Hostile]:
 @pytest.fixture
 async def taken(hostile: Hostile) -> AsyncIterator[inits.Sandbox]:
     """A sandbox whose init is the hostile one."""
+    namespaces = connections.Namespaces()
+    namespaces.refused = True  # else the network of process 1 would be that of the host
     sandbox = inits.Sandbox(
-        "sbx_hostile", hostile.theirs, pid=1, label=b"", deadline=None, spawner=_no_spawner, oom_file=None
+        "sbx_hostile",
+        hostile.theirs,
+        pid=1,
+        label=b"",
+        deadline=None,
+        spawner=_no_spawner,
+        oom_file=None,
+        namespaces=namespaces,
     )
     hostile.send(wire.message(wire.Type.READY, 0))
     await sandbox.ready
@@ -160,7 +169,15 @@ ASKS: dict[str, Callable[[inits.Sandbox], Awaitable[object]]] = {
     "mkdir": lambda box: box.files.mkdir("/f", user="root", parents=False),
     "remove": lambda box: box.files.remove("/f", user="root", recursive=False),
     "rename": lambda box: box.files.rename("/f", "/g", user="root"),
+    "change": lambda box: box.files.change("/f", user="root", mode=0o600),
+    "symlink": lambda box: box.files.symlink("to", "/f", user="root"),
+    "link": lambda box: box.files.link("/f", "/g", user="root"),
+    "watch": lambda box: box.files.watch("/f", user="root", recursive=True),
+    "connect": lambda box: box.connect(80),
+    "connect by name": lambda box: box.connect("name"),
+    "usage": lambda box: box.usage(),
     "exec": lambda box: box.exec(contract.ExecStart(b"", ["true"], {})),
+    "terminal": lambda box: box.exec(contract.ExecStart(b"", ["true"], {}, terminal=contract.TerminalSize())),
     "execs": lambda box: box.execs(),
 }
 
@@ -178,6 +195,10 @@ def _close_streams(answer: object) -> None:
         for descriptor in (answer.stdout, answer.stderr, answer.stdin):
             if descriptor >= 0:
                 os.close(descriptor)
+    elif isinstance(answer, watches.Watch):
+        answer.end()
+    elif isinstance(answer, socket.socket):
+        answer.close()
     elif type(answer) is int:
         os.close(answer)
 
@@ -282,7 +303,7 @@ async def test_a_malformed_refusal_is_still_an_answer(
     """Nobody waits for ever for an answer that came and could not be read."""
     fields = REFUSALS[refusal]
     hostile.script = lambda message: [(wire.message(wire.Type.ERROR, message.request_id, fields), ())]
-    assert isinstance(await _outcome(ASKS[ask](taken)), errors.TraforoError)
+    assert isinstance(await _outcome(ASKS[ask](taken)), (errors.TraforoError, contract.Usage))
 
 
 async def test_what_an_init_says_of_an_error_can_be_shown(hostile: Hostile, taken: inits.Sandbox) -> None:
@@ -496,6 +517,174 @@ async def test_a_listing_has_a_limit_of_bytes(hostile: Hostile, taken: inits.San
     assert written < 100 << 20
 
 
+def _change(kind: int, path: bytes = b"", origin: bytes = b"", /, **wrong: int) -> bytes:
+    values = {"length": 16 + len(path) + len(origin), "kind": kind, "directory": 0, "error": 0}
+    values |= {"path": len(path), "origin": len(origin), **wrong}
+    return struct.pack("<IBBHII", *values.values()) + path + origin
+
+
+READY = _change(0)
+WATCHES = {
+    "nothing": b"",
+    "a torn head": b"\0" * 15,
+    "a change before the beginning": _change(1, b"a"),
+    "an error": _change(0, error=28),
+    "an error that is none": _change(0, error=0xFFFF),
+    "noise": random.Random(3).randbytes(4096),
+    "a path beyond any": READY + _change(1, b"x" * 5000),
+    "a path that leads out": READY + _change(1, b"../../etc/passwd"),
+    "a move from outside": READY + _change(1, b"a", b"../b"),
+    "an absolute path": READY + _change(1, b"/etc/passwd"),
+    "a length that lies": READY + _change(1, b"a", length=0xFFFFFFFF),
+    "an unknown kind": READY + _change(99, b"a"),
+    "noise later": READY + random.Random(4).randbytes(4096),
+}
+
+
+@pytest.mark.parametrize("stream", WATCHES)
+async def test_changes_are_read_as_hostile_bytes(hostile: Hostile, taken: inits.Sandbox, stream: str) -> None:
+    """What is malformed ends the watch with an error or with nothing, and its pipe is closed."""
+    reader, writer = os.pipe()
+    os.write(writer, WATCHES[stream])
+    os.close(writer)
+    count = Count()
+    hostile.script = lambda message: [(_ok(message), [reader])]
+    answer = await _outcome(taken.files.watch("/f", user="root", recursive=True))
+    if isinstance(answer, watches.Watch):
+        found = await _outcome(answer.changes())
+        assert found == [] or isinstance(found, channels.Closed)
+        assert answer.closed
+    else:
+        assert isinstance(answer, errors.TraforoError)
+    await count.none_left(taken)
+    os.close(reader)
+
+
+async def test_an_init_cannot_make_the_worker_wait_for_changes(hostile: Hostile, taken: inits.Sandbox) -> None:
+    """A pipe that it made blocking afterwards, from which nothing comes."""
+    reader, writer = os.pipe()
+    os.write(writer, READY)
+    hostile.script = lambda message: [(_ok(message), [reader])]
+    watch = await taken.files.watch("/f", user="root", recursive=True)
+    os.set_blocking(reader, True)
+    waiting = asyncio.ensure_future(watch.changes())
+    done, _ = await asyncio.wait({waiting}, timeout=0.05)
+    assert not done
+    taken.channel.close()
+    assert list(await waiting) == []
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_watches_do_not_pile_up(hostile: Hostile, taken: inits.Sandbox) -> None:
+    """An init that grants any number of them costs the worker so many descriptors and no more."""
+    reader, writer = os.pipe()
+    os.write(writer, READY * 40)
+    hostile.script = lambda message: [(_ok(message), [reader])]
+    for _ in range(16):
+        os.write(writer, READY)
+        await _outcome(taken.files.watch("/f", user="root", recursive=True))
+    assert isinstance(await _outcome(taken.files.watch("/f", user="root", recursive=True)), errors.RateLimited)
+    os.close(reader)
+    os.close(writer)
+
+
+def _listening() -> socket.socket:
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    return server
+
+
+def _half(kind: socket.SocketKind) -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    theirs.close()
+    return ours
+
+
+NO_CONNECTIONS: dict[str, Callable[[], list[socket.socket]]] = {
+    "none": list,
+    "two": lambda: list(socket.socketpair()),
+    "another family": lambda: [_half(socket.SOCK_STREAM)],
+    "datagrams": lambda: [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)],
+    "not connected": lambda: [socket.socket()],
+    "listening": lambda: [_listening()],
+    "another control socket": lambda: [_half(socket.SOCK_SEQPACKET)],
+}
+
+
+@pytest.mark.parametrize("thing", NO_CONNECTIONS)
+async def test_a_connection_is_one(hostile: Hostile, taken: inits.Sandbox, thing: str) -> None:
+    """Of the kind that was asked for, and connected to where it was asked for."""
+    sent = NO_CONNECTIONS[thing]()
+    count = Count()
+    hostile.script = lambda message: [(_ok(message), [one.fileno() for one in sent])]
+    assert isinstance(await _outcome(taken.connect(80)), errors.TraforoError)
+    await count.none_left(taken)
+    for one in sent:
+        one.close()
+
+
+async def test_a_connection_to_elsewhere_is_refused(hostile: Hostile, taken: inits.Sandbox) -> None:
+    """One to another port may be one to another server."""
+    with _listening() as server, socket.create_connection(server.getsockname()) as sent:
+        count = Count()
+        hostile.script = lambda message: [(_ok(message), [sent.fileno()])]
+        assert isinstance(await _outcome(taken.connect(80)), errors.TraforoError)
+        await count.none_left(taken)
+
+
+async def test_sockets_are_taken_where_they_were_asked_for(hostile: Hostile, taken: inits.Sandbox) -> None:
+    """By nobody else; a few that were asked for before the worker was started again are read away."""
+    with some("sockets", 2) as found:
+        count = Count()
+        for _ in range(4):
+            hostile.send(wire.message(wire.Type.OK, 77), found)
+        hostile.script = lambda message: [(_ok(message), ())]
+        await _outcome(taken.files.remove("/f", user="root", recursive=False))
+        states_of = [taken.channel.closed]
+        hostile.script = lambda message: [(_ok(message), found[:1])]
+        assert isinstance(await _outcome(taken.files.open("/f", os.O_RDONLY, user="root")), errors.TraforoError)
+        states_of.append(taken.channel.closed)
+        assert states_of == [False, True]
+        await count.none_left(taken)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3, 4, 5, 6, 7, 8, 0xFFFF, 1 << 63])
+@pytest.mark.parametrize("number", range(4))
+async def test_streams_of_a_command_are_as_many_as_are_told(
+    hostile: Hostile, taken: inits.Sandbox, which: int, number: int
+) -> None:
+    """When a worker takes them over: else one end would be used as the other."""
+    with some("pipes", 4) as pipes:
+        entry = wire.nested(wire.Tag.ENTRY, wire.number(wire.Tag.NUMBER, 7), wire.number(wire.Tag.PID, 2))
+
+        def answer(message: wire.Message) -> list[Answer]:
+            if message.kind == wire.Type.EXEC_LIST:
+                return [(_ok(message, entry, wire.number(wire.Tag.MORE, 0)), ())]
+            return [(_ok(message, wire.number(wire.Tag.STREAMS, which)), pipes[:number])]
+
+        hostile.script = answer
+        count = Count()
+        found = await _outcome(taken.execs())
+        if isinstance(found, list):
+            streams = (found[0].stdout, found[0].stderr, found[0].stdin)
+            assert [stream >= 0 for stream in streams] == [bool(which & bit) for bit in (2, 4, 1)]
+            assert number == sum(stream >= 0 for stream in streams)
+            _close_streams(found[0])
+        await count.none_left(taken)
+
+
+@pytest.mark.parametrize("size", [1 << 60, 1 << 63, (1 << 64) - 1])
+async def test_a_disk_that_cannot_be_is_not_told(hostile: Hostile, taken: inits.Sandbox, size: int) -> None:
+    """Where the init has to be asked."""
+    taken.pid = 0
+    fields = wire.number(wire.Tag.USED, size), wire.number(wire.Tag.SIZE, size)
+    hostile.script = lambda message: [(_ok(message, *fields), ())]
+    usage = await taken.usage()
+    assert (usage.disk_bytes, usage.disk_limit_bytes) == (None, None)
+
+
 async def test_an_exec_that_is_listed_twice_is_taken_over_once(hostile: Hostile, taken: inits.Sandbox) -> None:
     """Two owners of one descriptor would each close it, the second one somebody else's."""
     pipe = os.pipe()
@@ -504,7 +693,7 @@ async def test_an_exec_that_is_listed_twice_is_taken_over_once(hostile: Hostile,
     def answer(message: wire.Message) -> list[Answer]:
         if message.kind == wire.Type.EXEC_LIST:
             return [(_ok(message, entry, entry, wire.number(wire.Tag.MORE, 0)), ())]
-        return [(_ok(message), [pipe[0], pipe[0]])]
+        return [(_ok(message, wire.number(wire.Tag.STREAMS, 6)), [pipe[0], pipe[0]])]
 
     hostile.script = answer
     found = await _outcome(taken.execs())

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MSG_MAX = 160 * 1024
 MSG_FDS_MAX = 16
 
@@ -44,6 +44,14 @@ class Type(enum.IntEnum):
     RENAME = 25
     WALK = 26
     PING = 27
+    STDIN_CLOSE = 28
+    RESIZE = 29
+    CHANGE = 30
+    SYMLINK = 31
+    LINK = 32
+    WATCH = 33
+    CONNECT = 34
+    USAGE = 35
     GO = 40
     SANDBOX_EXITED = 64
     READY = 65
@@ -98,6 +106,10 @@ class Tag(enum.IntEnum):
     STDIN = 69
     SIGNAL = 70
     TREE = 71
+    ROWS = 72
+    COLUMNS = 73
+    STREAMS = 74
+    PORT = 75
     PATH = 80
     TO = 81
     FLAGS = 82
@@ -109,6 +121,11 @@ class Tag(enum.IntEnum):
     LIMIT = 88
     STAT = 89
     TARGET = 90
+    UID = 91
+    GID = 92
+    MODIFIED = 93
+    USED = 94
+    SIZE = 95
 
 
 class Opcode(enum.IntEnum):

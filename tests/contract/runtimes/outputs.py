@@ -35,12 +35,19 @@ async def run(sandbox: contract.RunningSandbox, argv: Sequence[str] | str, **opt
 
 async def finish(running: contract.RunningExec) -> Done:
     """Read both streams to their ends, wait for the end and release."""
-    stdout, stderr = await asyncio.gather(read(running.stdout), read(running.stderr))
+    stdout, stderr = await asyncio.gather(read(running.stdout), _rest(running.stderr))
     ended = await running.ended
     if running.stdin >= 0:
         os.close(running.stdin)
     await running.release()
     return Done(ended, stdout, stderr)
+
+
+async def end_input(running: contract.RunningExec) -> None:
+    """Close the input and tell its end."""
+    os.close(running.stdin)
+    running.stdin = -1
+    await running.close_stdin()
 
 
 async def read(descriptor: int, stop: Callable[[bytes], bool] = lambda _: False) -> bytes:
@@ -54,6 +61,10 @@ async def read(descriptor: int, stop: Callable[[bytes], bool] = lambda _: False)
             break
         found += piece
     return found
+
+
+async def _rest(descriptor: int) -> bytes:
+    return await read(descriptor) if descriptor >= 0 else b""
 
 
 async def line(running: contract.RunningExec) -> bytes:

@@ -40,18 +40,39 @@ async def test_descriptors_do_not_block(sandbox: Sandbox) -> None:
     """None of them, so that no command can hold the worker up."""
     running = await sandbox.exec(outputs.start("cat", stdin=True))
     assert not any(os.get_blocking(fd) for fd in (running.stdout, running.stderr, running.stdin))
-    os.close(running.stdin)
-    running.stdin = -1
+    await outputs.end_input(running)
     assert (await outputs.finish(running)).exit.code == 0
 
 
 async def test_stdin_is_a_pipe_on_request(sandbox: Sandbox) -> None:
-    """What is written comes in, and closing it is the end of the file."""
+    """What is written comes in, and so does its end when it is told."""
     running = await sandbox.exec(outputs.start("cat", stdin=True))
     os.write(running.stdin, b"hello")
+    await outputs.end_input(running)
+    await running.close_stdin()
+    assert (await outputs.finish(running)).stdout == b"hello"
+
+
+async def test_closing_the_input_tells_nothing(sandbox: Sandbox) -> None:
+    """Whoever closes its descriptor may have died, and the next one may have more to say."""
+    running = await sandbox.exec(outputs.start("read x; echo $x; read x || echo end", stdin=True))
+    os.write(running.stdin, b"hello\n")
     os.close(running.stdin)
     running.stdin = -1
-    assert (await outputs.finish(running)).stdout == b"hello"
+    assert await outputs.line(running) == b"hello\n"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(running.ended), 0.2)
+    await running.close_stdin()
+    assert (await outputs.finish(running)).stdout == b"end\n"
+
+
+async def test_input_is_refused_once_nobody_reads(sandbox: Sandbox) -> None:
+    """Who writes to a command that has ended is told."""
+    running = await sandbox.exec(outputs.start("exit 0", stdin=True))
+    await running.ended
+    with pytest.raises(BrokenPipeError):
+        os.write(running.stdin, b"hello")
+    await outputs.finish(running)
 
 
 async def test_stdin_is_empty_otherwise(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 import pytest
 
@@ -214,3 +215,104 @@ async def test_the_disk_is_limited(subject: subjects.Subject) -> None:
         file.writelines([bytes(1 << 20)] * 16)
     assert caught.value.errno == errno.ENOSPC
     assert (await outputs.run(sandbox, "head -c 9000000 /dev/zero > other")).exit.code != 0
+
+
+async def test_what_is_said_of_a_file_can_be_changed(sandbox: Sandbox) -> None:
+    """Bits, owner and time, alone and together; what is not given stays."""
+    await outputs.run(sandbox, "echo x > file; chmod 640 file")
+    before = await sandbox.files.stat("/work/file", user="root")
+    await sandbox.files.change("/work/file", user="root", mode=0o4711)
+    await sandbox.files.change("/work/file", user="root", modified_at=1234567890.5)
+    after = await sandbox.files.stat("/work/file", user="root")
+    assert (after.mode, after.modified_at, after.uid, after.gid) == (0o4711, 1234567890.5, before.uid, before.gid)
+    await sandbox.files.change("/work/file", user="root", uid=1000, gid=1001, mode=0o600, modified_at=-1.5)
+    after = await sandbox.files.stat("/work/file", user="root")
+    assert (after.mode, after.modified_at, after.uid, after.gid) == (0o600, -1.5, 1000, 1001)
+    await sandbox.files.change("/work/file", user="root")
+    assert await sandbox.files.stat("/work/file", user="root") == after
+
+
+async def test_a_link_can_be_changed_or_followed(sandbox: Sandbox) -> None:
+    """Its own time and owner, or those of what it leads to; bits it has none."""
+    await outputs.run(sandbox, "echo x > file; ln -s file link; ln -s nowhere broken")
+    await sandbox.files.change("/work/link", user="root", modified_at=1000.0)
+    assert (await sandbox.files.stat("/work/file", user="root")).modified_at == 1000.0
+    await sandbox.files.change("/work/link", user="root", follow=False, modified_at=2000.0, uid=7)
+    link = await sandbox.files.stat("/work/link", user="root", follow=False)
+    assert (link.modified_at, link.uid) == (2000.0, 7)
+    assert (await sandbox.files.stat("/work/file", user="root")).modified_at == 1000.0
+    with pytest.raises(errors.InvalidRequest):
+        await sandbox.files.change("/work/link", user="root", follow=False, mode=0o600)
+    with pytest.raises(errors.NotFound):
+        await sandbox.files.change("/work/broken", user="root", mode=0o600)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"uid": -1}, {"gid": 0xFFFFFFFF}, {"modified_at": 1e300}, {"modified_at": float("nan")}]
+)
+async def test_what_no_file_can_have(subject: subjects.Subject, wrong: dict[str, Any]) -> None:
+    """Refused."""
+    subject.needs_isolation()
+    sandbox = await subject.create()
+    with pytest.raises(errors.InvalidRequest):
+        await sandbox.files.change("/work", user="root", **wrong)
+
+
+async def test_changes_need_rights(subject: subjects.Subject) -> None:
+    """Those of the user: the bits of one's own files, the owner of none, nothing of the kernel's."""
+    subject.needs_isolation()
+    sandbox = await subject.create()
+    await outputs.run(sandbox, "touch mine theirs; chown 1000 mine")
+    await sandbox.files.change("/work/mine", user="1000", mode=0o600, modified_at=5.0)
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("/work/theirs", {"mode": 0o777}),
+        ("/work/mine", {"uid": 0}),
+        ("/work/theirs", {"uid": 1000}),
+    ]
+    for path, what in wrong:
+        with pytest.raises(errors.Forbidden):
+            await sandbox.files.change(path, user="1000", **what)
+    for path in ("/proc/self/oom_score_adj", "/dev/null", "/proc/sys/kernel/hostname"):
+        with pytest.raises(errors.Forbidden):
+            await sandbox.files.change(path, user="root", mode=0o777)
+
+
+async def test_links_are_made_as_they_are_said(sandbox: Sandbox) -> None:
+    """Whatever they say; where something is already they are not."""
+    await sandbox.files.symlink("nowhere/at all", "/work/link", user="root")
+    found = await sandbox.files.stat("/work/link", user="root", follow=False)
+    assert (found.kind, found.target) == (contract.FileKind.SYMLINK, "nowhere/at all")
+    for path in ("/work/link", "/work"):
+        with pytest.raises(errors.Conflict):
+            await sandbox.files.symlink("other", path, user="root")
+    with pytest.raises(errors.NotFound):
+        await sandbox.files.symlink("x", "/work/none/link", user="root")
+    for target in ("", "a\0b"):
+        with pytest.raises(errors.InvalidRequest):
+            await sandbox.files.symlink(target, "/work/other", user="root")
+
+
+async def test_a_file_can_have_two_names(sandbox: Sandbox) -> None:
+    """A link itself too; a directory cannot."""
+    await outputs.run(sandbox, "echo x > file; ln -s file link; mkdir dir")
+    await sandbox.files.link("/work/file", "/work/again", user="root")
+    await sandbox.files.link("/work/link", "/work/link-again", user="root")
+    done = await outputs.run(sandbox, "echo y >> again; cat file; readlink link-again")
+    assert done.stdout == b"x\ny\nfile\n"
+    with pytest.raises(errors.Conflict):
+        await sandbox.files.link("/work/file", "/work/again", user="root")
+    with pytest.raises(errors.Forbidden):
+        await sandbox.files.link("/work/dir", "/work/dir-again", user="root")
+    with pytest.raises(errors.NotFound):
+        await sandbox.files.link("/work/none", "/work/new", user="root")
+
+
+async def test_names_need_rights(subject: subjects.Subject) -> None:
+    """Where the user may not write, there is neither link."""
+    subject.needs_isolation()
+    sandbox = await subject.create()
+    await outputs.run(sandbox, "mkdir shut; touch file; chown 1000 file")
+    with pytest.raises(errors.Forbidden):
+        await sandbox.files.symlink("x", "/work/shut/link", user="1000")
+    with pytest.raises(errors.Forbidden):
+        await sandbox.files.link("/work/file", "/work/shut/link", user="1000")

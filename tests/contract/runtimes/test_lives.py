@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
 import pytest
@@ -180,3 +181,39 @@ async def test_a_hundred_rounds(subject: Subject) -> None:
         await asyncio.gather(*(subject.runtime.forget(sandbox.sandbox_id) for sandbox in made))
     adoption = await subject.restart()
     assert (adoption.live, adoption.dead) == ([], [])
+
+
+async def test_input_goes_on_after_the_worker(subject: Subject) -> None:
+    """What an earlier worker began to write is written on by the next; an end that was told stays told."""
+    sandbox = await subject.create()
+    open_one = await sandbox.exec(outputs.start("cat", label=b"open", stdin=True))
+    closed = await sandbox.exec(outputs.start("cat; sleep 1000", label=b"closed", stdin=True))
+    os.write(open_one.stdin, b"one ")
+    await outputs.end_input(closed)
+    for old in (open_one.stdin, open_one.stdout, open_one.stderr, closed.stdout, closed.stderr):
+        os.close(old)
+    (found,) = (await subject.restart()).live
+    execs = {one.label: one for one in await found.execs()}
+    assert execs[b"closed"].stdin == -1
+    running = execs[b"open"]
+    os.write(running.stdin, b"two")
+    await outputs.end_input(running)
+    assert (await outputs.finish(running)).stdout.endswith(b"two")
+    await execs[b"closed"].signal(signal.SIGKILL, tree=True)
+    await outputs.finish(execs[b"closed"])
+
+
+async def test_terminals_outlive_the_worker(subject: Subject) -> None:
+    """The same shell on the same terminal, which can be written to and resized."""
+    sandbox = await subject.create()
+    start = outputs.start("echo one; read x; stty size; echo $x", terminal=contract.TerminalSize(10, 20))
+    running = await sandbox.exec(start)
+    assert await outputs.line(running) == b"one\r\n"
+    for old in (running.stdin, running.stdout):
+        os.close(old)
+    (found,) = (await subject.restart()).live
+    (again,) = await found.execs()
+    assert again.stderr == -1
+    await again.resize(contract.TerminalSize(30, 40))
+    os.write(again.stdin, b"two\n")
+    assert (await outputs.finish(again)).stdout == b"two\r\n30 40\r\ntwo\r\n"

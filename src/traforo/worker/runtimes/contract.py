@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,6 +17,8 @@ from typing import Protocol
 from traforo.domain.specs import Resources
 from traforo.domain.states import EndReason
 
+LIMITS = frozenset({"cpu", "disk", "memory", "pids"})
+"""What a sandbox can be limited in."""
 MAX_LABEL_BYTES = 32 * 1024
 """Most bytes of one label, of a sandbox or of an exec."""
 MAX_COMMAND_BYTES = 128 * 1024
@@ -71,6 +74,14 @@ class SandboxEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """Of a terminal, in characters; 1 to 4096 each."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+@dataclass(frozen=True, slots=True)
 class ExecStart:
     """One command to start. `argv[0]` is looked up in the PATH of `env` when it has no slash."""
 
@@ -81,6 +92,9 @@ class ExecStart:
     cwd: str | None = None
     user: str = "root"
     stdin: bool = False
+    """Whether input can be written; without it the command reads /dev/null."""
+    terminal: TerminalSize | None = None
+    """Run it on a terminal of this size, as the leader of a session whose terminal that is. Implies `stdin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +118,10 @@ class RunningExec(Protocol):
     stdout: int
     """Read end of a pipe, non-blocking; owned by the caller of `exec`, who closes it. -1 once given away."""
     stderr: int
+    """The same; -1 on a terminal, whose output is all in `stdout`."""
     stdin: int
-    """Write end, non-blocking; -1 where stdin is /dev/null."""
+    """Write end of a pipe, non-blocking, owned by the caller; -1 where stdin is /dev/null or its end was told. Closing
+    it ends nothing: that takes `close_stdin`. So input can go on after the worker was started again."""
     ended: asyncio.Future[ExecExit]
     """Done when the main process is reaped (or provably lost). Never raises, never cancelled."""
 
@@ -114,6 +130,17 @@ class RunningExec(Protocol):
 
         SIGKILL to the tree leaves no survivor, however the tree forks. Raises `NotFound` if there is none to signal.
         """
+        ...
+
+    async def close_stdin(self) -> None:
+        """Tell the end of the input, once everything that was written is read. Idempotent.
+
+        `stdin` is closed by its owner beforehand. A terminal is told by its end-of-file character instead.
+        """
+        ...
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Set the size of its terminal. Raises `Conflict` where it has none, `NotFound` when it has ended."""
         ...
 
     async def release(self) -> None:
@@ -157,12 +184,56 @@ class Listing:
     truncated: bool
 
 
+class ChangeKind(enum.StrEnum):
+    """What happened to a path that is watched."""
+
+    CREATED = "created"
+    """It was made, or moved to here."""
+    MODIFIED = "modified"
+    """Its content was written."""
+    ATTRIBUTES = "attributes"
+    """Its mode, owner or times were changed."""
+    DELETED = "deleted"
+    """It was removed, or moved away."""
+    OVERFLOW = "overflow"
+    """Changes were lost: look at everything again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change below a directory that is watched."""
+
+    kind: ChangeKind
+    path: str
+    """Absolute path in the sandbox; of the watched directory for an overflow."""
+    directory: bool = False
+    """Whether the path is a directory."""
+    moved_from: str | None = None
+    """Where it was before, for what was moved within the watched tree."""
+
+
+class Watch(Protocol):
+    """A running watch. Its owner closes it."""
+
+    async def changes(self) -> Sequence[Change]:
+        """Return the next changes, at least one, in order; empty once the watch is over: directory or sandbox gone.
+
+        What is moved within the watched tree is one change, `CREATED` with `moved_from`. What is in a new directory is
+        told entry by entry, and while it is being filled perhaps twice.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop watching. Idempotent."""
+        ...
+
+
 class Files(Protocol):
     """Files of a sandbox. Paths are absolute, resolved inside the sandbox with the rights of `user`.
 
     Every method raises `NotFound`, `Forbidden`, `InvalidRequest`, `Conflict` or `DiskFull`; strings that are not UTF-8
-    travel with surrogate escapes. The final component is followed if it is a link, except by `remove`, `rename` and
-    `stat(follow=False)`.
+    travel with surrogate escapes. The final component is followed if it is a link, except by `remove`, `rename`,
+    `symlink`, `link`, and by `stat` and `change` where `follow` is False.
     """
 
     async def open(self, path: str, flags: int, mode: int = 0o644, *, user: str) -> int:
@@ -193,6 +264,55 @@ class Files(Protocol):
         """Rename within one file system, replacing what `to` names."""
         ...
 
+    async def change(
+        self,
+        path: str,
+        *,
+        user: str,
+        follow: bool = True,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        modified_at: float | None = None,
+    ) -> None:
+        """Change permission bits, owner and group (ids as seen inside), modification time (Unix seconds).
+
+        None leaves one as it is. A link has no permission bits: `InvalidRequest`.
+        """
+        ...
+
+    async def symlink(self, target: str, path: str, *, user: str) -> None:
+        """Make a symbolic link at `path` that says `target`. `Conflict` when something is there."""
+        ...
+
+    async def link(self, existing: str, path: str, *, user: str) -> None:
+        """Make another name for a file, or for a link itself. `Conflict` when something is there."""
+        ...
+
+    async def watch(self, path: str, *, user: str, recursive: bool) -> Watch:
+        """Watch a directory, or everything below it, new directories included. `RateLimited` when too many watch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a sandbox uses now. None where this host cannot tell."""
+
+    cpu_seconds: float | None = None
+    """Of all its processes since it was made."""
+    memory_bytes: int | None = None
+    """Charged to it, page cache and tmpfs included."""
+    memory_peak_bytes: int | None = None
+    pids: int | None = None
+    """Processes and threads, the init not counted."""
+    disk_bytes: int | None = None
+    """Used of its writable layer."""
+    disk_limit_bytes: int | None = None
+    network_received_bytes: int | None = None
+    """On interfaces other than loopback."""
+    network_sent_bytes: int | None = None
+    oom_kills: int = 0
+
 
 class RunningSandbox(Protocol):
     """A live sandbox."""
@@ -217,6 +337,18 @@ class RunningSandbox(Protocol):
 
     async def execs(self) -> Sequence[RunningExec]:
         """Return the execs that were not released, ended ones too, with fresh descriptors: for adoption."""
+        ...
+
+    async def connect(self, port: int | str) -> socket.socket:
+        """Return a connected, non-blocking stream socket to a server inside, whatever networks the sandbox has.
+
+        A number is a TCP port on loopback, 127.0.0.1 before ::1; a text is the name of an abstract Unix socket. The
+        socket's open file is this process's alone. Raises `NotFound` (kind `port`) when nothing listens, `Lost`.
+        """
+        ...
+
+    async def usage(self) -> Usage:
+        """Return what it uses now."""
         ...
 
     async def update(self, *, label: bytes, deadline: float | None) -> None:
@@ -249,6 +381,8 @@ class Runtime(Protocol):
     """A provider of one virtualization."""
 
     virtualization: str
+    limits_enforced: frozenset[str]
+    """Which of `LIMITS` this host can enforce."""
 
     async def start(self) -> Adoption:
         """Get ready to create, and return what outlived an earlier worker. Raises `StartFailed`."""

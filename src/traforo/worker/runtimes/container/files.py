@@ -15,16 +15,22 @@ from typing import NoReturn
 from traforo.domain import errors
 from traforo.wire import init_messages as wire
 from traforo.worker.runtimes import contract
-from traforo.worker.runtimes.container import channels
+from traforo.worker.runtimes.container import channels, watches
 
 _RECORD = struct.Struct("<IIQqIIII")
 """`struct file_record` of init/src/files.h: length, mode, size, modified_ns, uid, gid, path and target length."""
 _RECORD_MAX = _RECORD.size + 2 * 4096
 _WALK_SECONDS = 60.0
+_REMOVE_SECONDS = 600.0
 _CHUNK = 1 << 16
+_WATCHES_MAX = 16
+_WATCH_TRIES = 100
+_WATCH_PAUSE_SECONDS = 0.02
 _INLINE_BYTES = 64 * 1024
 _LISTING_MAX = 64 << 20
 """Most bytes of one listing; a hundred thousand entries of ordinary names take a tenth of it."""
+
+_SECONDS_MAX = 1 << 33
 
 _KINDS = {
     stat.S_IFREG: contract.FileKind.FILE,
@@ -47,6 +53,20 @@ def check_path(path: str) -> str:
     return path
 
 
+def check_id(number: int) -> int:
+    """Return a user or group id if it can be one. Raises `InvalidRequest`."""
+    if not 0 <= number < 0xFFFFFFFF:
+        raise errors.InvalidRequest("an id is a number from 0 to 4294967294", field="owner")
+    return number
+
+
+def nanoseconds(seconds: float) -> int:
+    """Turn Unix seconds into what a record holds. Raises `InvalidRequest` for what it cannot."""
+    if not -_SECONDS_MAX < seconds < _SECONDS_MAX:
+        raise errors.InvalidRequest("a time is a number of seconds since 1970", field="modified_at")
+    return round(seconds * 1e9)
+
+
 def raise_refused(error: channels.Refused, path: str, user: str) -> NoReturn:
     """Translate what an init refused into the words of the domain."""
     shown = path.encode(errors="surrogateescape").decode(errors="replace")[:200]
@@ -65,12 +85,15 @@ def raise_refused(error: channels.Refused, path: str, user: str) -> NoReturn:
             raise errors.Conflict(f"exists already: {shown!r}") from error
         case errno.EBUSY:
             raise errors.Conflict(f"in use: {shown!r}") from error
+        case errno.EAGAIN:
+            raise errors.RateLimited(f"too much at once for this sandbox: {error.text}") from error
     reasons = {
         errno.EISDIR: "is a directory",
         errno.ENOTDIR: "a part of the path is not a directory",
         errno.ELOOP: "too many links, or a link that names no path",
         errno.ENAMETOOLONG: "a name is too long",
-        errno.EXDEV: "cannot rename from one file system to another",
+        errno.EXDEV: "these are on two file systems",
+        errno.EOPNOTSUPP: "a link has no permission bits",
         errno.EINVAL: "not a regular file",
     }
     raise errors.InvalidRequest(
@@ -163,11 +186,14 @@ class Files:
 
     def __init__(self, channel: channels.Channel) -> None:
         self._channel = channel
+        self._watches: list[watches.Watch] = []
 
-    async def _ask(self, kind: int, path: str, user: str, *more: bytes, takes: bool = False) -> channels.Reply:
+    async def _ask(
+        self, kind: int, path: str, user: str, *more: bytes, takes: bool = False, seconds: float | None = None
+    ) -> channels.Reply:
         fields = (wire.string(wire.Tag.PATH, check_path(path)), wire.string(wire.Tag.USER, user), *more)
         try:
-            return await self._channel.request(kind, b"".join(fields), takes=takes)
+            return await self._channel.request(kind, b"".join(fields), takes=takes, seconds=seconds)
         except channels.Refused as error:
             raise_refused(error, path, user)
 
@@ -218,8 +244,78 @@ class Files:
 
     async def remove(self, path: str, *, user: str, recursive: bool) -> None:
         """Remove a file, a link or a directory."""
-        await self._ask(wire.Type.REMOVE, path, user, wire.number(wire.Tag.RECURSIVE, recursive))
+        seconds = _REMOVE_SECONDS if recursive else None  # it is answered when the last entry is gone
+        await self._ask(wire.Type.REMOVE, path, user, wire.number(wire.Tag.RECURSIVE, recursive), seconds=seconds)
 
     async def rename(self, path: str, to: str, *, user: str) -> None:
         """Rename within one file system."""
         await self._ask(wire.Type.RENAME, path, user, wire.string(wire.Tag.TO, check_path(to)))
+
+    async def change(
+        self,
+        path: str,
+        *,
+        user: str,
+        follow: bool = True,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        modified_at: float | None = None,
+    ) -> None:
+        """Change permission bits, owner and group, modification time."""
+        more = [wire.number(wire.Tag.FOLLOW, follow)]
+        if mode is not None:
+            more.append(wire.number(wire.Tag.MODE, mode))
+        for tag, number in ((wire.Tag.UID, uid), (wire.Tag.GID, gid)):
+            if number is not None:
+                more.append(wire.number(tag, check_id(number)))
+        if modified_at is not None:
+            more.append(wire.number(wire.Tag.MODIFIED, nanoseconds(modified_at)))
+        await self._ask(wire.Type.CHANGE, path, user, *more)
+
+    async def symlink(self, target: str, path: str, *, user: str) -> None:
+        """Make a symbolic link."""
+        if not target or "\0" in target or len(target.encode(errors="surrogateescape")) > contract.MAX_PATH_BYTES:
+            raise errors.InvalidRequest("a link says something that could be a path", field="target")
+        await self._ask(wire.Type.SYMLINK, path, user, wire.string(wire.Tag.TARGET, target))
+
+    async def link(self, existing: str, path: str, *, user: str) -> None:
+        """Make another name for a file."""
+        await self._ask(wire.Type.LINK, existing, user, wire.string(wire.Tag.TO, check_path(path)))
+
+    async def watch(self, path: str, *, user: str, recursive: bool) -> watches.Watch:
+        """Watch a directory, or everything below it."""
+        self._watches = [found for found in self._watches if not found.closed]
+        if len(self._watches) >= _WATCHES_MAX:
+            raise errors.RateLimited(f"a sandbox can be watched {_WATCHES_MAX} times at once")
+        reply = await self._begin_watch(path, user, wire.number(wire.Tag.RECURSIVE, recursive))
+        if len(reply.descriptors) != 1 or not stat.S_ISFIFO(os.fstat(reply.descriptors[0]).st_mode):
+            for descriptor in reply.descriptors:
+                os.close(descriptor)
+            raise channels.Closed("an init sent no pipe for a watch")
+        found = watches.Watch(reply.descriptors[0], path)
+        self._watches.append(found)
+        try:
+            await asyncio.wait_for(found.ready(), _WALK_SECONDS)
+        except TimeoutError as error:
+            raise channels.Closed("it took too long to begin to watch") from error
+        except channels.Refused as error:
+            raise_refused(error, path, user)
+        finally:
+            if not found.is_ready:
+                await found.close()
+        return found
+
+    async def _begin_watch(self, path: str, user: str, recursive: bytes) -> channels.Reply:
+        """Have a process begin to watch; those of watches that were closed need a moment to end."""
+        for _ in range(_WATCH_TRIES):
+            try:
+                return await self._ask(wire.Type.WATCH, path, user, recursive, takes=True)
+            except errors.RateLimited:
+                await asyncio.sleep(_WATCH_PAUSE_SECONDS)
+        return await self._ask(wire.Type.WATCH, path, user, recursive, takes=True)
+
+    def close(self) -> None:
+        """End the watches: the sandbox is dead."""
+        for found in self._watches:
+            found.end()

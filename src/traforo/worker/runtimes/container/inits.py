@@ -7,20 +7,24 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from traforo.domain import errors, states
 from traforo.wire import init_messages as wire
-from traforo.worker.hosts import cgroups
+from traforo.worker.hosts import cgroups, usages
 from traforo.worker.runtimes import contract
-from traforo.worker.runtimes.container import channels, files, spawners
+from traforo.worker.runtimes.container import channels, connections, files, spawners
 
 _START_STAGES = frozenset({"exec", "cwd", "user", "limits"})
 _EXECS_MAX = 4096
 _STRINGS_MAX = 4000
 _HEADER_ROOM = 64
+_SIDE_MAX = 4096
+_STDIN, _STDOUT, _STDERR = 1, 2, 4
+_ALL = _STDIN | _STDOUT | _STDERR
 _ABANDON_TRIES = 50
 _ABANDON_PAUSE_SECONDS = 0.02
 
@@ -42,31 +46,49 @@ def command_fields(number: int, start: contract.ExecStart) -> bytes:
         fields.append(wire.string(wire.Tag.USER, start.user))
     except ValueError as error:
         raise errors.InvalidRequest("a command cannot hold a NUL byte") from error
-    fields.append(wire.number(wire.Tag.STDIN, start.stdin))
+    if start.terminal is not None:
+        fields.append(size_fields(start.terminal))
+    else:
+        fields.append(wire.number(wire.Tag.STDIN, start.stdin))
     encoded = b"".join(fields)
     if len(encoded) > wire.MSG_MAX - _HEADER_ROOM:
         raise errors.TooLarge("argv, env and label are too large together", limit=contract.MAX_COMMAND_BYTES)
     return encoded
 
 
-def check_pipes(descriptors: Sequence[int], *, stdin: bool) -> tuple[int, int, int]:
+def size_fields(size: contract.TerminalSize) -> bytes:
+    """Encode the size of a terminal. Raises `InvalidRequest` for one that none can have."""
+    if not (1 <= size.rows <= _SIDE_MAX and 1 <= size.columns <= _SIDE_MAX):
+        raise errors.InvalidRequest(f"a terminal has 1 to {_SIDE_MAX} rows and columns", field="terminal")
+    return wire.number(wire.Tag.ROWS, size.rows) + wire.number(wire.Tag.COLUMNS, size.columns)
+
+
+def streams_of(start: contract.ExecStart) -> int:
+    """Return which streams a command must come with, as T_STREAMS says it."""
+    if start.terminal is not None:
+        return _STDIN | _STDOUT
+    return _STDOUT | _STDERR | (_STDIN if start.stdin else 0)
+
+
+def check_pipes(descriptors: Sequence[int], which: int) -> tuple[int, int, int]:
     """Check descriptors that an init sent as an exec's streams; they become ours. Returns stdout, stderr, stdin.
 
-    Closes all of them and raises `Closed` if they are not pipes, since a socket or a device there could block this
-    process; `Incomplete` if this process has no room.
+    `which` says what they have to be; -1 is returned for what is not among them. Closes all of them and raises `Closed`
+    if they are not pipes, since a socket or a device there could block this process; `Incomplete` if this process has
+    no room.
     """
-    expected = 3 if stdin else 2
-    good = len(descriptors) == expected and all(stat.S_ISFIFO(os.fstat(found).st_mode) for found in descriptors)
+    order = [stream for stream in (_STDOUT, _STDERR, _STDIN) if which & stream]
+    good = len(descriptors) == len(order) and all(stat.S_ISFIFO(os.fstat(found).st_mode) for found in descriptors)
     if not good:
         for found in descriptors:
             os.close(found)
         raise channels.Closed("an init sent streams that are no pipes")
-    owned: list[int] = []
+    owned: dict[int, int] = {}
     try:
-        for number, found in enumerate(descriptors):
-            owned.append(_own(found, os.O_WRONLY if number == 2 else os.O_RDONLY))
+        for stream, found in zip(order, descriptors, strict=True):
+            owned[stream] = _own(found, os.O_WRONLY if stream == _STDIN else os.O_RDONLY)
     except OSError as error:
-        for found in owned:
+        for found in owned.values():
             os.close(found)
         if error.errno in channels.SHORT:
             raise channels.Incomplete("cannot start the command: too many open files") from error
@@ -74,7 +96,7 @@ def check_pipes(descriptors: Sequence[int], *, stdin: bool) -> tuple[int, int, i
     finally:
         for found in descriptors:
             os.close(found)
-    return owned[0], owned[1], owned[2] if stdin else -1
+    return owned.get(_STDOUT, -1), owned.get(_STDERR, -1), owned.get(_STDIN, -1)
 
 
 def _own(descriptor: int, access: int) -> int:
@@ -124,11 +146,27 @@ class Exec:
                 raise errors.NotFound("nothing of this exec is left", kind="process", id=str(self.pid)) from error
             raise errors.InvalidRequest(str(error)) from error
 
+    async def close_stdin(self) -> None:
+        """Have the init let go of the input, so that it ends."""
+        # One that has ended and was forgotten, or whose init is gone, reads nothing more.
+        with contextlib.suppress(channels.Refused, channels.Closed):
+            await self._sandbox.channel.request(wire.Type.STDIN_CLOSE, wire.number(wire.Tag.NUMBER, self.number))
+
+    async def resize(self, size: contract.TerminalSize) -> None:
+        """Set the size of its terminal."""
+        fields = wire.number(wire.Tag.NUMBER, self.number) + size_fields(size)
+        try:
+            await self._sandbox.channel.request(wire.Type.RESIZE, fields)
+        except channels.Refused as error:
+            if error.errno == errno.ENOTTY:
+                raise errors.Conflict("the command runs on no terminal") from error
+            raise errors.NotFound("the command has ended", kind="process", id=str(self.pid)) from error
+
     async def release(self) -> None:
         """Let the init forget it."""
         self._sandbox.forget_exec(self.number)
-        # An init that is gone, or has forgotten it already, leaves nothing to release.
-        with contextlib.suppress(channels.Refused, channels.Closed):
+        # An init that is gone, or has forgotten it already, leaves nothing to release; a silent one has heard it.
+        with contextlib.suppress(channels.Refused, channels.Closed, channels.Silent):
             await self._sandbox.channel.request(wire.Type.EXEC_RELEASE, wire.number(wire.Tag.NUMBER, self.number))
 
 
@@ -145,6 +183,9 @@ class Sandbox:
         deadline: float | None,
         spawner: Callable[[], spawners.Spawner],
         oom_file: tuple[str, str] | None,
+        namespaces: connections.Namespaces | None = None,
+        hierarchies: Sequence[cgroups.Hierarchy] = (),
+        limits: channels.Limits | None = None,
     ) -> None:
         self.sandbox_id = sandbox_id
         self.pid = pid
@@ -160,10 +201,14 @@ class Sandbox:
         self._execs: dict[int, Exec] = {}
         self._last_number = 0
         self._starting: dict[int, wire.Message | None] = {}
+        self._abandoning: set[asyncio.Task[None]] = set()
         self._oom_seen = 0
         self._asked: states.EndReason | None = None
-        self.channel = channels.Channel(descriptor, self._event, self._channel_closed)
-        self.files: contract.Files = files.Files(self.channel)
+        self.channel = channels.Channel(descriptor, self._event, self._channel_closed, limits=limits)
+        self._hierarchies = hierarchies
+        self._files = files.Files(self.channel)
+        self._network = connections.Network(namespaces or connections.Namespaces(), self.channel, pid)
+        self.files: contract.Files = self._files
 
     def oom_kills(self) -> int:
         """Return how many processes the memory limit has killed so far."""
@@ -186,11 +231,14 @@ class Sandbox:
         self._starting[number] = None  # its exit may be told before this coroutine runs again
         try:
             reply = await self.channel.request(wire.Type.EXEC, fields, takes=True)
-            streams = check_pipes(reply.descriptors, stdin=start.stdin)
+            streams = check_pipes(reply.descriptors, streams_of(start))
         except channels.Refused as error:
             raise _start_failure(error, start) from error
         except channels.Incomplete:  # it runs, and nobody could ever read what it writes
             await asyncio.shield(self._abandon(number))
+            raise
+        except channels.Silent:  # it may start yet
+            self._abandon_later(number)
             raise
         finally:
             early = self._starting.pop(number)
@@ -202,11 +250,16 @@ class Sandbox:
             started.end(contract.ExecExit())
         return started
 
+    def _abandon_later(self, number: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._abandon(number))
+        self._abandoning.add(task)
+        task.add_done_callback(self._abandoning.discard)
+
     async def _abandon(self, number: int) -> None:
-        """Kill a command that nobody was told of, and have it forgotten."""
+        """Kill a command that nobody was told of, and have it forgotten. A silent init hears that when it listens."""
         field = wire.number(wire.Tag.NUMBER, number)
         kill = field + wire.number(wire.Tag.SIGNAL, signal.SIGKILL) + wire.number(wire.Tag.TREE, 1)
-        with contextlib.suppress(channels.Closed):
+        with contextlib.suppress(channels.Closed, channels.Silent, channels.Busy):
             with contextlib.suppress(channels.Refused):  # it has ended
                 await self.channel.request(wire.Type.SIGNAL, kill)
             for _ in range(_ABANDON_TRIES):
@@ -250,7 +303,7 @@ class Sandbox:
             reply = await self.channel.request(wire.Type.EXEC_ATTACH, wire.number(wire.Tag.NUMBER, number), takes=True)
         except channels.Refused:
             return None
-        streams = check_pipes(reply.descriptors, stdin=len(reply.descriptors) == 3)
+        streams = check_pipes(reply.descriptors, (_number(reply.message, wire.Tag.STREAMS) or 0) & _ALL)
         adopted = Exec(self, number, entry.data(wire.Tag.LABEL) or b"", _pid(entry), streams)
         self._execs[number] = adopted
         self._last_number = max(self._last_number, number)
@@ -258,6 +311,50 @@ class Sandbox:
         if status is not None:
             adopted.end(read_exit(status, oom=self.oom_kills() > 0))
         return adopted
+
+    async def connect(self, port: int | str) -> socket.socket:
+        """Return a connection to a server inside."""
+        return await self._network.connect(port)
+
+    async def usage(self) -> contract.Usage:
+        """Return what it uses, as the host's kernel counts it."""
+        groups, disk, network = await asyncio.to_thread(self._count)
+        used: int | None
+        size: int | None
+        if disk is None:
+            used, size = await self._told_disk()
+        else:
+            used, size = disk
+            await connections.prove(self.channel)
+        received, sent = network or (None, None)
+        return contract.Usage(
+            cpu_seconds=groups.cpu_seconds,
+            memory_bytes=groups.memory_bytes,
+            memory_peak_bytes=groups.memory_peak_bytes,
+            pids=None if groups.processes is None else max(0, groups.processes - 1),
+            disk_bytes=used,
+            disk_limit_bytes=size,
+            network_received_bytes=received,
+            network_sent_bytes=sent,
+            oom_kills=self.oom_kills(),
+        )
+
+    def _count(self) -> tuple[usages.Groups, tuple[int, int] | None, tuple[int, int] | None]:
+        groups = usages.read_groups(self._hierarchies, self.sandbox_id)
+        network = usages.network_bytes(usages.read_text(f"/proc/{self.pid}/net/dev"))
+        try:
+            return groups, usages.disk_bytes(f"/proc/{self.pid}/root"), network
+        except OSError:  # rootless, or gone
+            return groups, None, network
+
+    async def _told_disk(self) -> tuple[int | None, int | None]:
+        """Ask the init, where this process may not look itself."""
+        try:
+            reply = await self.channel.request(wire.Type.USAGE)
+        except channels.Refused:
+            return None, None
+        numbers = _number(reply.message, wire.Tag.USED), _number(reply.message, wire.Tag.SIZE)
+        return numbers if all(number is None or number < 1 << 60 for number in numbers) else (None, None)
 
     async def update(self, *, label: bytes, deadline: float | None) -> None:
         """Replace label and deadline in the spawner."""
@@ -308,6 +405,8 @@ class Sandbox:
         ended.end(read_exit(status, oom=killed and self._memory_killed()))
 
     def _channel_closed(self) -> None:
+        self._files.close()
+        self._network.close()
         if not self.ready.done():
             self.ready.set_exception(channels.Closed("the init is gone"))
         execs, self._execs = self._execs, {}

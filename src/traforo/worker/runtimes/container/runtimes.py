@@ -13,7 +13,7 @@ from traforo.domain import errors, states
 from traforo.wire import init_messages as wire
 from traforo.worker.hosts import cgroups, disks
 from traforo.worker.runtimes import contract
-from traforo.worker.runtimes.container import channels, inits, plans, remains, slots, spawners
+from traforo.worker.runtimes.container import channels, connections, inits, plans, remains, slots, spawners
 
 _READY_SECONDS = 30.0
 _RETRY_SECONDS = 0.5
@@ -62,9 +62,16 @@ class ContainerRuntime:
         self._spawner: spawners.Spawner | None = None
         self._sandboxes: dict[str, inits.Sandbox] = {}
         self._uids: dict[str, int] = {}
+        self._coming: set[str] = set()
+        """What the spawner was asked to make, and whose answer nobody has read yet."""
+        self._adopting = False
+        self._early: dict[str, contract.SandboxEnd] = {}
+        """Ends of what is coming or being adopted: the spawner tells them to the loop, which may be ahead of us."""
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
         self._trouble = ""
+        self._namespaces = connections.Namespaces()
+        self.limits_enforced = contract.LIMITS - host.layout.missing
         oom = next((found for found in host.layout.hierarchies if cgroups.oom_file(found)), None)
         self._oom = (oom.path, cgroups.oom_file(oom)) if oom else None
 
@@ -73,6 +80,7 @@ class ContainerRuntime:
         for directory in (self._places.run_dir, self._places.stage, self._places.devices):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._places.stage.chmod(0o755)  # a new sandbox's root stands in it; it is empty, and the way to it is closed
+        self._adopting = True
         self._spawner, _ = await self._connect()
         live: list[contract.RunningSandbox] = []
         dead: list[contract.DeadSandbox] = []
@@ -81,7 +89,10 @@ class ContainerRuntime:
             if adopted is not None:
                 live.append(adopted)
             else:
-                dead.append(contract.DeadSandbox(known.sandbox_id, known.label, known.end))
+                end = self._early.pop(known.sandbox_id, known.end)
+                dead.append(contract.DeadSandbox(known.sandbox_id, known.label, end))
+        self._adopting = False
+        self._early.clear()
         keep = frozenset(sandbox.sandbox_id for sandbox in live)
         await asyncio.to_thread(self._sweep, keep)
         return contract.Adoption(live, dead)
@@ -100,13 +111,14 @@ class ContainerRuntime:
         uid = self._slots.take() if self._host.features.root else None
         disk = None
         try:
-            disk = await self._make_disk(request, uid)
-            plan = self._planner.plan(request, uid_base=uid, disk=disk.device if disk else None)
-            sandbox = await self._spawn(request, plan, uid)
-        except BaseException:
-            if request.sandbox_id not in self._uids:  # no process ever had them
-                self._free(request.sandbox_id, uid)
-            raise
+            try:
+                disk = await self._make_disk(request, uid)
+                plan = self._planner.plan(request, uid_base=uid, disk=disk.device if disk else None)
+                sandbox = await self._spawn(request, plan, uid)
+            except BaseException:
+                self._free(request.sandbox_id, uid)  # no process has them; later its end frees them, and once
+                raise
+            await self._await_ready(sandbox)
         finally:
             if disk is not None:
                 disk.let_go()
@@ -115,10 +127,13 @@ class ContainerRuntime:
         return sandbox
 
     async def _spawn(self, request: contract.CreateRequest, plan: plans.Plan, uid: int | None) -> inits.Sandbox:
+        """Have an init made, and register it."""
+        self._coming.add(request.sandbox_id)
         try:
             pid, control = await self._current().create(
                 request.sandbox_id, request.label, request.deadline, plan.encode()
             )
+            return self._register(request.sandbox_id, control, pid, request.label, request.deadline, uid)
         except channels.Refused as error:
             raise errors.StartFailed(f"cannot start a sandbox: {error}", stage=error.stage) from error
         except channels.Closed as error:
@@ -126,11 +141,14 @@ class ContainerRuntime:
             await asyncio.shield(self._clear(request.sandbox_id))
             raise errors.WorkerUnavailable("the spawner died", hint="try again in a moment") from error
         except channels.Incomplete as error:
-            await asyncio.shield(self._abandon(request.sandbox_id))
+            await asyncio.shield(self._abandon(self._current(), request.sandbox_id))
             raise errors.NoCapacity(error.message, resource="descriptors") from error
-        sandbox = self._register(request.sandbox_id, control, pid, request.label, request.deadline)
-        if uid is not None:
-            self._uids[request.sandbox_id] = uid
+        finally:
+            self._coming.discard(request.sandbox_id)
+            self._early.pop(request.sandbox_id, None)
+
+    async def _await_ready(self, sandbox: inits.Sandbox) -> None:
+        """Return when a command can start."""
         try:
             await asyncio.wait_for(sandbox.ready, _READY_SECONDS)
         except BaseException as error:
@@ -141,11 +159,9 @@ class ContainerRuntime:
             if isinstance(error, (channels.Closed, TimeoutError)):
                 raise errors.StartFailed("cannot start a sandbox: its init died", stage="init") from error
             raise
-        return sandbox
 
-    async def _abandon(self, sandbox_id: str) -> None:
-        """End a sandbox whose control socket could not be received."""
-        spawner = self._current()
+    async def _abandon(self, spawner: spawners.Spawner, sandbox_id: str) -> None:
+        """End a sandbox that nobody can talk to, and never could."""
         await spawner.kill(sandbox_id, states.EndReason.FAILED_TO_START)
         for _ in range(_CLEAR_TRIES):
             if await spawner.forget(sandbox_id):
@@ -169,12 +185,26 @@ class ContainerRuntime:
             self._slots.give_back(uid)
         disks.remove(self._places.disk_dir / sandbox_id)
 
-    def _register(self, sandbox_id: str, control: int, pid: int, label: bytes, deadline: float | None) -> inits.Sandbox:
+    def _register(
+        self, sandbox_id: str, control: int, pid: int, label: bytes, deadline: float | None, uid: int | None
+    ) -> inits.Sandbox:
         oom = (f"{self._oom[0]}/{sandbox_id}", self._oom[1]) if self._oom else None
         sandbox = inits.Sandbox(
-            sandbox_id, control, pid=pid, label=label, deadline=deadline, spawner=self._current, oom_file=oom
+            sandbox_id,
+            control,
+            pid=pid,
+            label=label,
+            deadline=deadline,
+            spawner=self._current,
+            oom_file=oom,
+            namespaces=self._namespaces,
+            hierarchies=self._host.layout.hierarchies,
         )
         self._sandboxes[sandbox_id] = sandbox
+        if uid is not None:
+            self._uids[sandbox_id] = uid
+        if (early := self._early.pop(sandbox_id, None)) is not None:
+            self._ended(sandbox_id, early)
         return sandbox
 
     async def _adopt(self, known: spawners.Known) -> inits.Sandbox | None:
@@ -182,12 +212,10 @@ class ContainerRuntime:
             control = await self._current().attach(known.sandbox_id)
         except channels.Refused:
             return None
-        sandbox = self._register(known.sandbox_id, control, known.pid, known.label, known.deadline)
         uid = _first_uid(known.pid)
         if uid is not None:
             self._slots.adopt(uid)
-            self._uids[known.sandbox_id] = uid
-        return sandbox
+        return self._register(known.sandbox_id, control, known.pid, known.label, known.deadline, uid)
 
     async def forget(self, sandbox_id: str) -> None:
         """Drop the memory of a dead sandbox."""
@@ -212,6 +240,7 @@ class ContainerRuntime:
                 await asyncio.to_thread(remains.retire, self._host.layout)
         for sandbox in list(self._sandboxes.values()):
             sandbox.channel.close()
+        self._namespaces.close()
         if self._spawner is not None:
             self._spawner.close()
 
@@ -233,13 +262,18 @@ class ContainerRuntime:
         spawner = spawners.Spawner(descriptor, self._ended, self._spawner_closed)
         try:
             await spawner.hello()
-        except BaseException:
+        except BaseException as error:
             spawner.close()
+            if isinstance(error, channels.Closed):
+                raise errors.StartFailed("the running spawner does not answer", stage="spawner") from error
             raise
         return spawner, fresh
 
     def _ended(self, sandbox_id: str, end: contract.SandboxEnd) -> None:
         sandbox = self._sandboxes.pop(sandbox_id, None)
+        if sandbox is None and (self._adopting or sandbox_id in self._coming):
+            self._early[sandbox_id] = end
+            return
         self._free(sandbox_id, self._uids.pop(sandbox_id, None))
         if sandbox is not None:
             sandbox.end(end)
@@ -268,6 +302,9 @@ class ContainerRuntime:
     async def _hand_all_over(self, spawner: spawners.Spawner, *, fresh: bool) -> None:
         try:
             remembered = {known.sandbox_id: known for known in ([] if fresh else await spawner.known())}
+            for stray in remembered.values():
+                if stray.live and stray.sandbox_id not in self._sandboxes:  # we were cut off while it was made
+                    await self._abandon(spawner, stray.sandbox_id)
             for sandbox in list(self._sandboxes.values()):
                 known = remembered.get(sandbox.sandbox_id)
                 if known is None:

@@ -19,6 +19,8 @@ from traforo.worker.runtimes import contract
 from traforo.worker.runtimes.container import channels
 
 _START_SECONDS = 10.0
+_LIMITS = channels.Limits(requests=65536, unsent_bytes=256 << 20, strict=True)
+"""It is our own, and asked about every sandbox at once when the worker stops. Without an answer it is no spawner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Spawner:
         on_close: Callable[[], None],
     ) -> None:
         self._on_end = on_end
-        self._channel = channels.Channel(descriptor, self._event, on_close, frozenset({stat.S_IFSOCK}))
+        self._channel = channels.Channel(descriptor, self._event, on_close, frozenset({stat.S_IFSOCK}), _LIMITS)
 
     @property
     def closed(self) -> bool:
@@ -197,10 +199,17 @@ def _only(descriptors: Sequence[int]) -> int:
 
 
 def connect(path: Path) -> int | None:
-    """Connect to a spawner's socket; None if nobody listens there. Returns a descriptor."""
+    """Connect to a spawner's socket; None if nobody listens there. Returns a descriptor.
+
+    Raises `StartFailed` for one that listens and takes no connection: a second spawner beside it would not help.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setblocking(False)
     try:
         connection.connect(str(path))
+    except BlockingIOError as error:
+        connection.close()
+        raise errors.StartFailed("the running spawner takes no connection", stage="spawner") from error
     except OSError:
         connection.close()
         return None
