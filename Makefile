@@ -14,6 +14,8 @@ INIT   := init/build/traforo-init
 BUNDLE := src/traforo/worker/bin/traforo-init
 ARGS   ?=
 T      ?= tests
+# Processes that run tests.
+JOBS   ?= 2
 
 # The stamp carries the directory, so that a copied or moved tree is set up again.
 STAMPS      := $(VENV)/stamps$(CURDIR)
@@ -110,8 +112,8 @@ test-packages: ## install the system packages that tests use, where that is poss
 	tools/install-test-packages
 
 .PHONY: test
-test: test-packages setup build lint types imports test-c ## run everything that CI checks (T=path for fewer tests)
-	$(BIN)/pytest $(T) $(ARGS)
+test: test-packages setup build lint types imports test-c ## run everything that CI checks (T=path for fewer tests, JOBS=n for processes)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(T) $(ARGS)
 
 ## Run
 

@@ -4,7 +4,8 @@
     tools/async_to_sync.py [--check]
 
 Words are replaced in code and docstrings alike, so comments stay and examples stay right. `--check` writes nothing and
-exits with 1 if a file differs from what would be written. `edges.py` is written by hand on both sides.
+exits with 1 if a file differs from what would be written. `edges.py` and `sockets.py` are written by hand on both
+sides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = (ROOT / "src" / "traforo" / "sdk", ROOT / "tests" / "unit" / "sdk")
-BY_HAND = {"__init__.py", "edges.py"}
+BY_HAND = {"__init__.py", "edges.py", "sockets.py"}
 MARK = "# Written by tools/async_to_sync.py. Change {source} instead.\n"
 
 WORDS = {
@@ -26,10 +27,15 @@ WORDS = {
     "AsyncIterable": "Iterable",
     "AsyncIterator": "Iterator",
     "AsyncBaseTransport": "BaseTransport",
+    "AsyncAttachment": "Attachment",
     "AsyncClient": "Client",
+    "AsyncContext": "Context",
+    "AsyncContexts": "Contexts",
     "AsyncExec": "Exec",
     "AsyncFiles": "Files",
+    "AsyncPorts": "Ports",
     "AsyncSandbox": "Sandbox",
+    "AsyncTerminals": "Terminals",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "aclose": "close",

@@ -31,8 +31,9 @@ Data goes to stdout and all else to stderr; `--json` prints JSON. After an error
 | 130, 143, 129 | Ctrl-C, SIGTERM, SIGHUP: `run` has deleted its sandbox then, `exec` has killed its command |
 | 141 | whoever read the output has gone |
 
-`run` and `exec` exit with the code of the command in the sandbox: 128 + signal if it was killed, 124 if its timeout
-passed, 126 or 127 if it cannot be started, 1 if it was lost with its sandbox.
+What runs a command (`run`, `exec`, `shell`, `attach`, `code`) exits with the code of the command in the sandbox: 128 +
+signal if it was killed, 124 if its timeout passed, 126 or 127 if it cannot be started, 1 if it was lost with its
+sandbox. `attach`, and a shell that was left with Ctrl-P Ctrl-Q, end nothing in the sandbox.
 
 | variable | meaning |
 |---|---|
@@ -57,6 +58,10 @@ def section(name: str) -> str:
     app = cli.build(name)[name]
     text = app.generate_docs(heading_level=2, usage_name=f"traforo {name}")
     text = re.sub(r"^## .*$", f"## traforo {name}", text, count=1, flags=re.MULTILINE)
+    # A command that consists of commands: the list of them has links, so another one would only repeat it.
+    text = re.sub(r"^## Table of Contents\n\n(?:- .*\n)+\n", "", text, flags=re.MULTILINE)
+    text = re.sub(rf"^### {name} ", f"### traforo {name} ", text, flags=re.MULTILINE)
+    text = text.replace(f"](#{name}-", f"](#traforo-{name}-")
     text = text.replace("\\[", "[").replace("```console\n", "```\n")
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 

@@ -17,11 +17,24 @@ import httpx2
 import prometheus_client
 
 from tests.fakes import runtimes
-from traforo.api import applications, limits
+from traforo.api import applications, limits, servers
 from traforo.domain import clocks, errors, ids, specs, states
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import metrics
-from traforo.worker import commands, entries, execs, files, records, routes_execs, routes_files
+from traforo.worker import (
+    commands,
+    contexts,
+    entries,
+    execs,
+    files,
+    records,
+    routes_code,
+    routes_execs,
+    routes_files,
+    routes_streams,
+    routes_terminals,
+)
+from traforo.worker.interpreters import services
 from traforo.worker.runtimes import contract
 
 RESOURCES = specs.Resources(cpu=1, memory_mib=64, disk_mib=32, pids=64)
@@ -57,15 +70,28 @@ class FakeContext:
 
     settings: settings_worker.WorkerSettings
     execs: execs.Execs
+    interpreters: services.Interpreters
     files: files.Files
     known: entries.Entry
+    place: contexts.Place = field(default_factory=lambda: contexts.Place("http://worker:8081"))
 
-    def entry(self, connection: object, text: str, *, live: bool = True) -> entries.Entry:
+    def entry(self, connection: object, text: str, *, live: bool = True, touch: bool = True) -> entries.Entry:
         if str(ids.parse_sandbox_id(text)) != self.known.text_id:
             raise errors.NotFound("no such sandbox", kind="sandbox", id=text)
         if live and self.known.running is None:
             raise errors.Conflict("not running")
         return self.known
+
+
+@dataclass
+class Served:
+    """A bench behind a real port."""
+
+    port: int
+    path: str
+    """Of the sandbox."""
+    client: httpx2.AsyncClient
+    """URLs begin after the sandbox's id."""
 
 
 class Bench:
@@ -90,6 +116,8 @@ class Bench:
             metrics=self.metrics,
             limits=self.kept,
         )
+        self.interpreters = services.Interpreters(self.execs, clocks.SystemClock())
+        self.execs.claim = self.interpreters.claim
 
     async def start(self) -> None:
         """Make the sandbox."""
@@ -114,6 +142,7 @@ class Bench:
 
     async def crash(self) -> None:
         """Let the worker die without a word, and another one take over."""
+        await self.interpreters.close()
         await self.execs.close()  # nothing that is not done by a death as well
         self.spawner.detach()
         self.journal.held = False
@@ -124,6 +153,7 @@ class Bench:
         self.execs.restore(list(self.journal.known.values()))
         if self.entry.running is not None:
             await self.execs.adopt(self.entry)
+            await self.interpreters.adopted()
 
     async def die(self, reason: states.EndReason = states.EndReason.DELETED) -> None:
         """Let the sandbox die, and bury it."""
@@ -170,18 +200,37 @@ class Bench:
             if not page.has_more:
                 return
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
-        """Give a client of the HTTP API of this sandbox; URLs begin after its id."""
+    def app(self) -> applications.Application:
+        """Return the application with the routes of this sandbox."""
         settings = settings_worker.WorkerSettings.model_validate({})
-        context: Any = FakeContext(settings, self.execs, self.files, self.entry)
-        app = applications.build(
+        context: Any = FakeContext(settings, self.execs, self.interpreters, self.files, self.entry)
+        return applications.build(
             "test",
-            [routes_execs.build(context), routes_files.build(context)],
+            [
+                routes_execs.build(context),
+                routes_code.build(context),
+                routes_streams.build(context),
+                routes_terminals.build(context),
+                routes_files.build(context),
+            ],
             measured=self.metrics,
             mode="dev",
             body_limits=limits.worker(),
         )
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[Served]:
+        """Serve the HTTP API of this sandbox over real connections."""
+        app = await asyncio.to_thread(self.app)
+        async with servers.serve(app, "127.0.0.1:0", grace=0.2) as server:
+            base = f"{server.url}/sandboxes/{self.entry.text_id}"
+            async with httpx2.AsyncClient(base_url=base, timeout=60) as client:
+                yield Served(server.port, f"/sandboxes/{self.entry.text_id}", client)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """Give a client of the HTTP API of this sandbox; URLs begin after its id."""
+        app = self.app()
         base = f"http://worker/sandboxes/{self.entry.text_id}"
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=base) as client:
             yield client
@@ -197,6 +246,7 @@ class Bench:
     async def close(self) -> None:
         await self.kill_all()
         await self.spawner.close()
+        await self.interpreters.close()
         await self.execs.close()
 
 

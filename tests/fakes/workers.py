@@ -19,7 +19,22 @@ from traforo.api import applications, replays, tokens
 from traforo.domain import errors, ids, specs, states
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import metrics
-from traforo.worker import admissions, contexts, doors, entries, gauges, journals, routes_sandboxes, starts, supervisors
+from traforo.worker import (
+    admissions,
+    chronicles,
+    contexts,
+    doors,
+    entries,
+    gauges,
+    journals,
+    routes_observations,
+    routes_sandboxes,
+    starts,
+    supervisors,
+    usages,
+)
+from traforo.worker.interpreters import services
+from traforo.worker.ports import gates, proxies, publications
 from traforo.worker.runtimes import contract
 
 HOST = admissions.Host(cpu_milli=8000, memory_mib=16_384, disk_mib=10_000)
@@ -94,6 +109,7 @@ class FakeWorker:
         self.journal = journals.Journal(
             directory / "journal.db", self.clock, retention=self.settings.ended_retention_seconds
         )
+        self.usages = usages.Usages(self.clock)
         self.authority = tokens.Authority(self.settings.auth, self.clock)
         self.guard = replays.ReplayGuard(on_use=self.journal.put_token)
         self.supervisor = supervisors.Supervisor(
@@ -113,6 +129,7 @@ class FakeWorker:
             clock=self.clock,
             supervisor=self.supervisor,
             execs=self.execs,  # type: ignore[arg-type]  # routes of execs are tested with the real ones
+            interpreters=services.Interpreters(self.execs, self.clock),  # type: ignore[arg-type]  # as above
             files=None,  # type: ignore[arg-type]  # as above
             door=doors.Door(
                 authority=self.authority,
@@ -121,7 +138,17 @@ class FakeWorker:
                 clock=self.clock,
             ),
             authority=self.authority,
+            ports=proxies.Proxy(
+                settings=self.settings,
+                gate=gates.Gate(self.authority, self.clock),
+                published=publications.Publications(directory / "ports.json", lambda _: True),
+                roster=self.supervisor.roster,
+                measured=self.metrics,
+                base_url=lambda: self.settings.base_url,
+            ),
             metrics=self.metrics,
+            usages=self.usages,
+            chronicles=chronicles.Chronicles(self.execs, self.clock),  # type: ignore[arg-type]  # as above
         )
 
     async def start(self) -> FakeWorker:
@@ -143,6 +170,7 @@ class FakeWorker:
         return await found.start()
 
     async def close(self, *, keep: bool = False) -> None:
+        await self.usages.close()
         await self.supervisor.close(keep=keep)
         await self.journal.close()
 
@@ -158,6 +186,7 @@ class FakeWorker:
             resources=changes.pop("resources", specs.Resources(cpu=1, memory_mib=64, disk_mib=32, pids=64)),
             ttl_seconds=changes.pop("ttl_seconds", 60.0),
             env=changes.pop("env", {}),
+            idle_seconds=changes.pop("idle_seconds", None),
         )
         return starts.Creation(spec=spec, accepted_at=self.clock.monotonic(), **changes)
 
@@ -172,7 +201,7 @@ class FakeWorker:
         app = await asyncio.to_thread(
             applications.build,
             "test",
-            [routes_sandboxes.build(self.context)],
+            [routes_sandboxes.build(self.context), routes_observations.build(self.context)],
             measured=self.metrics,
             mode=self.authority.mode,
         )

@@ -43,6 +43,11 @@ def fleet(_fleet: planes.Fleet) -> Iterator[planes.Fleet]:
     """A control plane and a worker that run; a test may kill them, the next one starts them again. No test makes them
     write anything beside their logs: that would be an error nobody expected.
     """
+    if _fleet.processes():  # of a test that failed: they must not make this one fail too
+        _fleet.worker.kill()
+        if (spawner := _fleet.spawner()) is not None:
+            planes.kill(spawner)
+        planes.until(lambda: not _fleet.processes(), "the end of what an earlier test left", facts=_fleet.remains)
     _fleet.ensure()
     yield _fleet
     for plane in (_fleet.control, _fleet.worker):

@@ -242,6 +242,14 @@ class Fleet:
         """Return the directories below the worker's own, but for those that are made ahead for anybody."""
         return [path for path in self.groups() if path.name != self.group and not path.name.startswith("ahead.")]
 
+    def remains(self) -> dict[str, list[str]]:
+        """Return what the control groups of sandboxes hold, and what the spawner does: for the words of a failure."""
+        found = {
+            str(path): [_told(pid) for pid in (path / "cgroup.procs").read_text().split()]
+            for path in self.sandbox_groups()
+        }
+        return found | {"spawner": [_told(str(self.spawner()))]}
+
     def images(self) -> list[str]:
         """Return the names of disk images."""
         disks = self.state / "disks"
@@ -272,6 +280,14 @@ class Fleet:
             with contextlib.suppress(OSError):
                 path.rmdir()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _told(pid: str) -> str:
+    """Say what a process is and where in the kernel it waits."""
+    with contextlib.suppress(OSError):
+        place = Path(f"/proc/{pid}")
+        return " ".join([*(place / "stat").read_text().split()[:4], *(place / "stack").read_text().split()[1:4:2]])
+    return f"{pid} is gone"
 
 
 def fleet(*worker_flags: str, secret: str = "", hostname: str = "faults.test") -> Fleet:

@@ -37,6 +37,29 @@ async def test_what_was_acknowledged_outlives(victim: str, fleet: planes.Fleet, 
     assert fleet.images() == []
 
 
+@pytest.mark.timeout(3600)
+async def test_one_kill_after_another(fleet: planes.Fleet, seed: int, scale: int) -> None:
+    """Whatever is killed, in whichever order, while some callers ask the worker and some the control plane: what was
+    acknowledged to either is there, round after round.
+    """
+    chance = random.Random(f"{seed}/mixed")
+    for _ in range(scale):
+        async with clients.client(fleet.worker.url) as worker, clients.client(fleet.control.url) as control:
+            at_worker, at_control = [storms.Storm(one, chance.randrange(1 << 30)) for one in (worker, control)]
+            async with at_worker.blowing(CALLERS - 2), at_control.blowing(2):
+                for _ in range(4):
+                    await asyncio.sleep(chance.uniform(0.1, 0.8))
+                    victim = chance.choice(VICTIMS)
+                    await asyncio.to_thread(_kill, fleet, victim, chance)
+                    await asyncio.to_thread(fleet.ensure)
+                    if "spawner" in victim:  # a worker killed before the next one knows all dies with it as if at once
+                        await worker.delete((await worker.create(memory_mib=64))["sandbox_id"])
+            await at_worker.check(alone=False)
+            await at_control.check()
+        planes.until(lambda: fleet.sandbox_groups() == [], "no control group left", facts=fleet.remains)
+        assert (fleet.processes(), fleet.images()) == ([], [])
+
+
 def _kill(fleet: planes.Fleet, victim: str, chance: random.Random) -> None:
     if "control" in victim:
         fleet.control.kill()

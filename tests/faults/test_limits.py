@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+import itertools
+import resource
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,8 @@ MIB = 1 << 20
 LOUD_BYTES = 100_000_000
 WORKER_GROWTH_KIB = 48 * 1024
 NEIGHBOUR_RUNS = 30
+SPARE_DESCRIPTORS = 24
+"""From none at all to enough for some sandboxes."""
 
 
 @pytest.fixture
@@ -45,14 +50,14 @@ async def test_a_full_disk_is_the_sandboxs_own(kind: str, client: clients.Client
         path, data = f"/sandboxes/{full}/files", bytes(MIB) * 24
         refused = await client.call("PUT", path, 507, params={"path": "/tmp/large"}, content=data)
         assert refused.json()["error"]["code"] == "disk_full"
-        inside = await client.run(full, "dd if=/dev/zero of=/tmp/more bs=64k count=100; echo $?")
+        inside = await client.run(full, "dd if=/dev/zero of=/tmp/more bs=64k count=1000; echo $?")
         assert "No space left on device" in inside["stderr"]
         assert inside["stdout"] == "1\n"
         made = await client.call("POST", f"{path}/mkdir", (200, 507), json={"path": "/tmp/a/b/c", "recursive": True})
         assert made.status_code == 200 or made.json()["error"]["code"] == "disk_full"
         assert (await client.run(full, "echo still; true"))["output"] == "still\n"
         await client.write(other, "/tmp/file", bytes(MIB))
-        assert (await client.run(full, "rm /tmp/large /tmp/more"))["exit_code"] == 0
+        assert (await client.run(full, "rm -f /tmp/large /tmp/more"))["exit_code"] == 0
         await client.write(full, "/tmp/large", b"x" * MIB)
         assert await client.read(full, "/tmp/large") == b"x" * MIB
 
@@ -128,3 +133,81 @@ async def test_a_loud_command_and_a_slow_reader(client: clients.Client, fleet: p
         assert (result["end"], result["exit_code"], result["stdout_truncated"]) == ("exited", 9, True)
         assert (size, found.hexdigest()) == (LOUD_BYTES, wanted)
         assert most - before < WORKER_GROWTH_KIB
+
+
+@contextlib.contextmanager
+def few_descriptors(pid: int, spare: int) -> Iterator[None]:
+    """Let a process have so many more descriptors than it has now, for a block."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    # The limit is on numbers, and there may be gaps.
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in used)
+    limit = next(itertools.islice(free, spare, None))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_worker_without_descriptors_loses_nothing(client: clients.Client, fleet: planes.Fleet) -> None:
+    """It refuses commands and sandboxes that it has no descriptors for. What runs goes on with its output, nothing that
+    was refused runs on, and with descriptors again everything is as before.
+    """
+    async with sandbox(client, pids=400) as crowded, sandbox(client) as neighbour:
+        first = await client.start(crowded, "until [ -e /tmp/go ]; do sleep 0.05; done; echo first; exit 3")
+        await client.run(neighbour, ["true"])
+        inits = {fleet.init(crowded), fleet.init(neighbour)}
+        started, refused = [], 0
+        with few_descriptors(fleet.worker.pid, 40):
+            for _ in range(60):
+                body = {"command": "until [ -e /tmp/go ]; do sleep 0.1; done; echo done"}
+                answer = await client.http.post(f"/sandboxes/{crowded}/exec", json=body)
+                assert answer.status_code in {202, 429, 503}, answer.text
+                if answer.status_code == 202:
+                    started.append(answer.json()["exec_id"])
+                refused += answer.status_code != 202
+            made = await client.http.post("/sandboxes", json={"memory_mib": 64})
+            assert made.status_code in {201, 503}, made.text
+        assert started
+        assert refused
+        if made.status_code == 201:
+            await client.delete(made.json()["sandbox_id"])
+        assert (await client.run(neighbour, "echo here"))["output"] == "here\n"
+        await client.write(crowded, "/tmp/go", b"")
+        output = await client.output(crowded, first)
+        assert (output.ended, output.stdout) == (("exited", 3), b"first\n")
+        for exec_id in started:
+            output = await client.output(crowded, exec_id)
+            assert (output.ended, output.stdout) == (("exited", 0), b"done\n")
+        planes.until(lambda: set(fleet.processes()) == inits, "nothing but two inits", facts=fleet.processes)
+
+
+async def test_a_spawner_without_descriptors_loses_nothing(client: clients.Client, fleet: planes.Fleet) -> None:
+    """It refuses sandboxes that it has no descriptors for, at whichever step it lacks them, says why and leaves no
+    trace; those that live go on.
+    """
+    spawner = planes.until(fleet.spawner, "a spawner")
+    async with sandbox(client) as neighbour:
+        made, reasons = [], []
+        for spare in range(SPARE_DESCRIPTORS):
+            with few_descriptors(spawner, spare):
+                for _ in range(3):
+                    answer = await client.http.post("/sandboxes", json={"memory_mib": 64})
+                    assert answer.status_code in {201, 422}, answer.text
+                    if answer.status_code == 201:
+                        made.append(answer.json()["sandbox_id"])
+                    else:
+                        reasons.append(answer.json()["error"]["message"])
+                assert (await client.run(neighbour, "echo here"))["output"] == "here\n"
+        for sandbox_id in made:
+            assert (await client.run(sandbox_id, "echo here"))["output"] == "here\n"
+            await client.delete(sandbox_id)
+        assert made
+        assert [reason for reason in reasons if "Too many open files" not in reason] == []
+        assert len({reason.split(":")[1] for reason in reasons}) > 2, "the steps at which it lacked descriptors"
+        left = {path.name for path in fleet.sandbox_groups() if path.name.startswith("sbx_")}
+        assert left == {neighbour}
+        assert fleet.processes() == [fleet.init(neighbour)]
+        await client.delete((await client.create(memory_mib=64))["sandbox_id"])
+    assert fleet.spawner() == spawner

@@ -137,7 +137,7 @@ async def test_a_worker_that_was_suspended_catches_up(fleet: planes.Fleet, scale
         exec_id = await client.start(kept, "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done")
         os.kill(fleet.worker.pid, signal.SIGSTOP)
         try:
-            planes.until(lambda: not _names(fleet) & set(made), "the end of all leases", facts=lambda: _names(fleet))
+            planes.until(lambda: not _names(fleet) & set(made), "the end of all leases", facts=fleet.remains)
         finally:
             os.kill(fleet.worker.pid, signal.SIGCONT)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from pydantic import BaseModel
 from starlette.responses import Response
+from starlette.types import Scope
 
 _encoder = msgspec.json.Encoder()
 
@@ -33,3 +35,13 @@ def nothing(headers: Mapping[str, str] | None = None) -> Response:
 def redirect(location: str, headers: Mapping[str, str] | None = None) -> Response:
     """Answer 307: the same method and body, elsewhere."""
     return Response(status_code=307, headers={"location": location, "cache-control": "no-store"} | dict(headers or {}))
+
+
+def endless(scope: Scope) -> None:
+    """Note that the answer to this request goes on until somebody ends it, so that a server that stops does."""
+    scope["state"]["endless"] = True
+
+
+def is_endless(scope: Mapping[str, Any]) -> bool:
+    """Tell whether that was noted."""
+    return bool(scope.get("state", {}).get("endless"))

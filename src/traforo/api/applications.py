@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 import traforo
 from traforo.api import answers, documents, limits, operations, pages, requests, routes, schemas
@@ -55,6 +55,8 @@ class Application(FastAPI):
 def _declared(route: BaseRoute) -> routes.Declared:
     if isinstance(route, APIRoute):
         return routes.Declared(route.path, frozenset(route.methods or ()), routes.endpoint(route.endpoint))
+    if isinstance(route, WebSocketRoute):
+        return routes.Declared(route.path, frozenset(), routes.socket_endpoint(route.endpoint), socket=True)
     if isinstance(route, Route):
         return routes.Declared(route.path, None if route.methods is None else frozenset(route.methods), route.app)
     raise TypeError(f"cannot serve {route!r}: neither a route of a router nor a plain one")
@@ -68,6 +70,7 @@ def build(
     mode: groups.Mode,
     body_limits: limits.Limits | None = None,
     description: str = "",
+    names: Iterable[str] = (),
 ) -> Application:
     """Make the application of a process.
 
@@ -78,6 +81,7 @@ def build(
         mode: `prod` or `dev`; the latter is warned of, and refuses web pages of other origins.
         body_limits: How large bodies may be; 1 MiB everywhere by default.
         description: What the API is for, in Markdown.
+        names: Hosts by which callers know it; in `dev` mode requests for other domains are refused.
     """
     measured.auth_mode(mode)
     if mode == "dev":
@@ -86,9 +90,15 @@ def build(
             auth_mode=mode,
         )
 
+    known = frozenset(name.lower() for name in names)
+
     def supervise(app: requests.App) -> requests.App:
         return requests.Supervisor(
-            app, measured=measured, body_limits=body_limits or limits.Limits(), local_only=mode == "dev"
+            app,
+            measured=measured,
+            body_limits=body_limits or limits.Limits(),
+            local_only=mode == "dev",
+            names=known,
         )
 
     application = Application(supervise=supervise, title=title, version=traforo.__version__, description=description)

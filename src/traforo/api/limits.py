@@ -36,12 +36,14 @@ class Limits:
 
 
 def worker(*, default: int = DEFAULT, code: int = 2 * DEFAULT) -> Limits:
-    """Return the limits of a worker. Files are streamed, and the route itself limits those that come as JSON."""
+    """Return the limits of a worker. Files and stdin are streamed; the route itself limits files in JSON."""
     sandbox = r"/sandboxes/[^/]+"
     return Limits(
         default,
         (
-            Rule("PUT", re.compile(sandbox + "/files"), None),
+            Rule("PUT", re.compile(sandbox + "/files(/tar)?"), None),
             Rule("POST", re.compile(sandbox + "/exec/code"), code),
+            Rule("POST", re.compile(sandbox + "/contexts/[^/]+/run"), code),
+            Rule("POST", re.compile(sandbox + "/exec/[^/]+/stdin"), None),
         ),
     )

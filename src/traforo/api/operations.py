@@ -6,12 +6,14 @@ A route takes the request and its path parameters and returns a response; it rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, params
+from fastapi.types import DecoratedCallable
 from pydantic import BaseModel
 from starlette.responses import Response
+from starlette.routing import WebSocketRoute
 
 from traforo.api import problems, schemas
 from traforo.domain import errors
@@ -28,11 +30,26 @@ Answers = Answer | tuple[Answer, ...]
 _PHRASES = {200: "Done", 201: "Made", 202: "Begun", 204: "Done", 307: "Elsewhere: the same request to `Location`"}
 
 
-def router(*, tags: Iterable[str] = (), prefix: str = "") -> APIRouter:
-    """Make a router. `tags` group them in the documentation; the endpoint's name is the operation's
-    id.
-    """
-    return APIRouter(
+class Router(APIRouter):
+    """A router whose WebSocket endpoints take a `sockets.Socket` and the parameters of their path."""
+
+    def websocket(
+        self, path: str, name: str | None = None, *, dependencies: Sequence[params.Depends] | None = None
+    ) -> Callable[[DecoratedCallable], DecoratedCallable]:
+        """Declare a WebSocket; `dependencies` are refused, as everywhere."""
+        if dependencies is not None:
+            raise TypeError("dependencies have no effect")
+
+        def declare(function: DecoratedCallable) -> DecoratedCallable:
+            self.routes.append(WebSocketRoute(self.prefix + path, function, name=name))
+            return function
+
+        return declare
+
+
+def router(*, tags: Iterable[str] = (), prefix: str = "") -> Router:
+    """Make a router. `tags` group them in the documentation; the endpoint's name is the operation's id."""
+    return Router(
         prefix=prefix,
         tags=list(tags),
         redirect_slashes=False,

@@ -33,13 +33,18 @@ STATUS: Mapping[type[errors.TraforoError], int] = {
     MethodNotAllowed: 405,
     errors.Conflict: 409,
     errors.Lost: 410,
+    errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
+    errors.RangeNotSatisfiable: 416,
     errors.SyntaxRejected: 422,
     errors.StartFailed: 422,
     errors.RateLimited: 429,
     errors.Internal: 500,
     errors.NoCapacity: 503,
     errors.WorkerUnavailable: 503,
+    errors.PortUnreachable: 502,
+    errors.UpstreamFailed: 502,
+    errors.UpstreamTimeout: 504,
     errors.DiskFull: 507,
 }
 """Status of every error a caller can meet; a subclass has that of the nearest class above it."""
@@ -79,6 +84,8 @@ def answer(error: errors.TraforoError, request_id: str) -> Response:
         headers["retry-after"] = _RETRY[found]
     if isinstance(error, MethodNotAllowed) and "allow" in error.fields:
         headers["allow"] = error.fields["allow"]
+    if isinstance(error, errors.RangeNotSatisfiable) and "size" in error.fields:
+        headers["content-range"] = f"bytes */{error.fields['size']}"
     return Response(body(error, request_id), found, headers, media_type="application/json")
 
 

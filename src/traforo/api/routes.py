@@ -1,8 +1,8 @@
 """From method and path to an endpoint, by counting segments: a path is compared with the few that are as long.
 
-It knows the routes that `operations.router` makes and calls their endpoints with the request and the path's
-parameters, and nothing in between. A literal segment wins over a parameter; `{name:path}` at the end takes what
-nothing else does.
+It knows the routes that `operations.router` makes and calls their endpoints with the request, or the WebSocket, and the
+path's parameters, and nothing in between. A literal segment wins over a parameter; `{name:path}` at the end takes what
+nothing else does. What answers every method of a path answers a WebSocket's handshake as well.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from traforo.api import problems
+from traforo.api import problems, sockets
 from traforo.domain import errors
 
 App = ASGIApp
@@ -31,6 +31,8 @@ class Declared:
     methods: frozenset[str] | None
     """None takes every method that no other route of the path takes."""
     app: App
+    socket: bool = False
+    """It is for WebSockets; then it has no methods."""
 
 
 def endpoint(function: Callable[..., Awaitable[Response]]) -> App:
@@ -41,6 +43,31 @@ def endpoint(function: Callable[..., Awaitable[Response]]) -> App:
         await response(scope, receive, send)
 
     return app
+
+
+def socket_endpoint(function: Callable[..., Awaitable[None]]) -> App:
+    """Return an application that calls an endpoint with the WebSocket and the parameters of its path."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await function(sockets.Socket(scope, receive, send), **scope["path_params"])
+
+    return app
+
+
+def refusal(app: App) -> App:
+    """Return an application that answers a handshake as `app` answers a request without a body."""
+
+    async def denying(scope: Scope, receive: Receive, send: Send) -> None:
+        async def nothing() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def deny(message: Message) -> None:
+            await send({**message, "type": "websocket." + message["type"]})
+
+        del receive
+        await app({**scope, "type": "http", "method": "GET"}, nothing, deny)
+
+    return denying
 
 
 @dataclass(slots=True)
@@ -55,6 +82,8 @@ class _Pattern:
     apps: dict[str, App] = field(default_factory=dict)
     other: App | None = None
     """Takes the methods that have none."""
+    socket: App | None = None
+    """Takes WebSockets."""
 
     def match(self, parts: list[str]) -> dict[str, str] | None:
         """Return the parameters, None when the path is another."""
@@ -76,7 +105,9 @@ class Table:
         patterns: dict[str, _Pattern] = {}
         for route in declared:
             pattern = patterns.setdefault(route.path, _pattern(route.path))
-            if route.methods is None:
+            if route.socket:
+                pattern.socket = pattern.socket or route.app
+            elif route.methods is None:
                 pattern.other = pattern.other or route.app
             for method in route.methods or ():
                 pattern.apps.setdefault(method, route.app)
@@ -100,9 +131,21 @@ class Table:
         allow = ", ".join(sorted(allowed))
         raise problems.MethodNotAllowed(f"cannot {method[:16]} here: only {allow}", allow=allow)
 
+    def find_socket(self, path: str) -> tuple[App, Mapping[str, str]]:
+        """Return what takes a WebSocket, and the parameters of its path. Raises `NotFound`."""
+        for pattern, params in self._candidates(path.split("/")):
+            if pattern.socket is not None:
+                return pattern.socket, params
+            if pattern.other is not None:
+                return refusal(pattern.other), params
+        raise errors.NotFound("no such route for WebSockets", kind="route")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        app, scope["path_params"] = self.find(scope["method"], scope["path"])
+        """Answer a request, or talk to a WebSocket."""
+        if scope["type"] == "http":
+            app, scope["path_params"] = self.find(scope["method"], scope["path"])
+        else:
+            app, scope["path_params"] = self.find_socket(scope["path"])
         await app(scope, receive, send)
 
     def _candidates(self, parts: list[str]) -> Iterator[tuple[_Pattern, dict[str, str]]]:

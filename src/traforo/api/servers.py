@@ -1,4 +1,4 @@
-"""Serving an application over HTTP/1.1: uvicorn on uvloop and httptools, with limits of our own.
+"""Serving an application over HTTP/1.1 and WebSockets: uvicorn on uvloop and httptools, with limits of our own.
 
 A server is started in the event loop that is running, so several can share one; it takes no signals and starts no
 process. Sockets are bound here, so that port 0 works and a port in use is told in words.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http import httptools_impl
 
-from traforo.api import protocols
+from traforo.api import answers, protocols, upgrades
 from traforo.domain import errors
 from traforo.settings import addresses
 
@@ -53,14 +56,24 @@ class Server:
         await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """Take no more connections, let running requests end within the limit, cut the others off. Idempotent."""
+        """Take no more connections, let running requests end within the limit, cut the others off. Idempotent.
+
+        Answers that go on until somebody ends them (`answers.endless`) are cut off at once.
+        """
         self._inner.should_exit = True
+        self._inner.end_endless()
         await self.wait()
         self._inner.abort()
 
 
-async def start(app: Callable[..., Any], listen: addresses.Address | str, *, grace: float = GRACE_SECONDS) -> Server:
-    """Serve an application. Returns when it accepts connections.
+async def start(
+    app: Callable[..., Any],
+    listen: addresses.Address | str,
+    *,
+    grace: float = GRACE_SECONDS,
+    takeover: protocols.Takeover | None = None,
+) -> Server:
+    """Serve an application, but for the requests that `takeover` takes. Returns when it accepts connections.
 
     Raises:
         InvalidRequest: The address cannot be bound; field `listen`.
@@ -68,7 +81,7 @@ async def start(app: Callable[..., Any], listen: addresses.Address | str, *, gra
     wanted = addresses.parse(listen) if isinstance(listen, str) else listen
     sockets = await _bound(wanted)
     address = addresses.Address(wanted.host, sockets[0].getsockname()[1])
-    inner = _Inner(_config(app, grace))
+    inner = _Inner(_config(app, grace, takeover))
     server = Server(inner, sockets, address)
     while not inner.started:
         if server._task.done():  # noqa: SLF001 - the same module
@@ -79,10 +92,14 @@ async def start(app: Callable[..., Any], listen: addresses.Address | str, *, gra
 
 @contextlib.asynccontextmanager
 async def serve(
-    app: Callable[..., Any], listen: addresses.Address | str, *, grace: float = GRACE_SECONDS
+    app: Callable[..., Any],
+    listen: addresses.Address | str,
+    *,
+    grace: float = GRACE_SECONDS,
+    takeover: protocols.Takeover | None = None,
 ) -> AsyncIterator[Server]:
     """Serve an application for the length of a block."""
-    server = await start(app, listen, grace=grace)
+    server = await start(app, listen, grace=grace, takeover=takeover)
     try:
         yield server
     finally:
@@ -90,7 +107,9 @@ async def serve(
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a process's main coroutine on uvloop."""
+    """Run a process's main coroutine on uvloop, with as many descriptors as this host lets it have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
@@ -102,6 +121,13 @@ class _Inner(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def end_endless(self) -> None:
+        """Close the connections whose answer would not end by itself. Their readers go on elsewhere, from a cursor."""
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if isinstance(cycle, httptools_impl.RequestResponseCycle) and answers.is_endless(cycle.scope):
+                cycle.transport.close()
+
     def abort(self) -> None:
         """Close the connections that outlived the grace period."""
         for connection in list(self.server_state.connections):
@@ -110,11 +136,11 @@ class _Inner(uvicorn.Server):
                 transport.abort()
 
 
-def _config(app: Callable[..., Any], grace: float) -> uvicorn.Config:
+def _config(app: Callable[..., Any], grace: float, takeover: protocols.Takeover | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocols.Protocol,
-        ws="none",
+        http=functools.partial(protocols.Protocol, takeover=takeover),  # type: ignore[arg-type] # it is called, no more
+        ws=upgrades.Connection,
         loop="none",
         interface="asgi3",
         lifespan="off",

@@ -1,6 +1,6 @@
 """Tokens: who signed what, for whom, until when. JWT with HS256 and nothing else.
 
-Four kinds, told apart by their `typ` header and, so that none can pass for another, by key and audience as well:
+Five kinds, told apart by their `typ` header and, so that none can pass for another, by key and audience as well:
 
 | kind | `typ` | key | says |
 |---|---|---|---|
@@ -8,15 +8,19 @@ Four kinds, told apart by their `typ` header and, so that none can pass for anot
 | internal | `JWT` | the secret | this is worker `sub`; once |
 | placement | `traforo-placement+jwt` | derived | `client_id` may create one sandbox on worker `sub` |
 | sandbox | `traforo-sandbox+jwt` | derived | whoever holds this may use sandbox `sub` |
+| file | `traforo-file+jwt` | derived | whoever holds this may read, or write, one file of sandbox `sub` |
 
-In `dev` mode there is no secret: the `sign_…` methods return None and the `verify_…` methods must not be called. What a
+In `dev` mode there is no secret: the `sign_…` methods return None and the `verify_…` methods must not be called. Tokens
+of files are the exception: what they limit holds in `dev` mode too, with a key that ends with the process. What a
 caller is told of a refused token never repeats any part of it. The one-use rule itself is in `replays`.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +43,8 @@ INTERNAL_SECONDS = 45.0
 _ALGORITHM: Final = "HS256"
 _PLACEMENT: Final = "traforo-placement"
 _SANDBOX: Final = "traforo-sandbox"
+_FILE: Final = "traforo-file"
+_TRAFFIC: Final = "traforo-traffic"
 _ISSUER: Final = "traforo"
 
 
@@ -75,6 +81,24 @@ class SandboxGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class FileGrant:
+    """What the token of a file says."""
+
+    sandbox_id: str
+    client_id: str | None
+    """Owner of the sandbox; None in `dev` mode."""
+    method: str
+    """`GET` or `PUT`."""
+    path: bytes
+    user: str | None
+    """Whose rights are used; None is the image's default user."""
+    max_bytes: int | None
+    """Most bytes that may be written."""
+    expires_at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Internal:
     """What an internal token says."""
 
@@ -96,6 +120,8 @@ class Authority:
         self._key = jwk.OctKey.import_key(secret) if secret else None
         self._placement_key = _derived(secret, _PLACEMENT) if secret else None
         self._sandbox_key = _derived(secret, _SANDBOX) if secret else None
+        self._file_key = _derived(secret or os.urandom(32), _FILE)
+        self._traffic_key = _purpose(secret, _TRAFFIC) if secret else None
 
     # ------------------------------------------------------------------------------------------------ clients
 
@@ -159,6 +185,53 @@ class Authority:
         _, expires_at = claims.check_times(said, self._clock.now())
         claims.check_subject(said, sandbox_id)
         return SandboxGrant(sandbox_id, claims.identifier(said, "client_id"), expires_at)
+
+    # -------------------------------------------------------------------------------------------------- files
+
+    def sign_file(self, grant: FileGrant) -> str:
+        """Let whoever holds the token read or write one file."""
+        said: dict[str, object] = {
+            "sub": grant.sandbox_id,
+            "method": grant.method,
+            "path": base64.b64encode(grant.path).decode(),
+            "iat": self._clock.now(),
+            "exp": grant.expires_at,
+        }
+        optional = {"client_id": grant.client_id, "user": grant.user, "max_bytes": grant.max_bytes}
+        said |= {name: value for name, value in optional.items() if value is not None}
+        token = self._signed(self._file_key, _FILE, said)
+        if token is None:
+            raise errors.Internal("cannot sign: no key")
+        return token
+
+    def verify_file(self, token: str, sandbox_id: str) -> FileGrant:
+        """Check a token for a file of this sandbox. Raises `Unauthenticated`."""
+        said = self._verified(token, self._file_key, kind=_FILE)
+        claims.check_constants(said, issuer=_ISSUER, audience=_FILE)
+        _, expires_at = claims.check_times(said, self._clock.now())
+        claims.check_subject(said, sandbox_id)
+        try:
+            path = base64.b64decode(said.get("path", ""), validate=True)
+        except (ValueError, TypeError) as error:
+            raise claims.refused("claims", "claim 'path' is not base64") from error
+        max_bytes = said.get("max_bytes")
+        return FileGrant(
+            sandbox_id=sandbox_id,
+            client_id=claims.identifier(said, "client_id") if "client_id" in said else None,
+            method=claims.identifier(said, "method"),
+            path=path,
+            user=claims.identifier(said, "user") if "user" in said else None,
+            max_bytes=max_bytes if isinstance(max_bytes, int) else None,
+            expires_at=expires_at,
+        )
+
+    # ------------------------------------------------------------------------------------------------ traffic
+
+    def traffic_token(self, sandbox_id: str) -> str | None:
+        """Return what opens the ports of one sandbox, and nothing else; it holds for as long as the sandbox lives."""
+        if self._traffic_key is None:
+            return None
+        return "traffic_" + hmac.digest(self._traffic_key, sandbox_id.encode(), hashlib.sha256).hex()
 
     # ------------------------------------------------------------------------------------------------ workers
 
@@ -225,4 +298,8 @@ def is_sandbox_token(authorization: str | None) -> bool:
 
 def _derived(secret: bytes, purpose: str) -> jwk.OctKey:
     """Make a key for one purpose, so that a token of one kind can never pass for another."""
-    return jwk.OctKey.import_key(hmac.digest(secret, b"traforo/v1/" + purpose.encode(), hashlib.sha256))
+    return jwk.OctKey.import_key(_purpose(secret, purpose))
+
+
+def _purpose(secret: bytes, purpose: str) -> bytes:
+    return hmac.digest(secret, b"traforo/v1/" + purpose.encode(), hashlib.sha256)

@@ -1,8 +1,8 @@
 """The command line: `traforo`, one command a module, and how each of them fails.
 
 Only the command that was asked for is imported, so `traforo --help` is quick and a client needs nothing of the server.
-Data goes to stdout and all else to stderr. Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; `run`
-and `exec` exit as the command in the sandbox did.
+Data goes to stdout and all else to stderr. Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; what
+runs a command exits as the command in the sandbox did.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cyclopts
 
 import traforo
-from traforo.cli import printers
+from traforo.cli import printers, streams
 
 USAGE = 2
 INTERRUPTED = 130
@@ -27,17 +27,25 @@ BROKEN_PIPE = 141
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: the function of its name in the module of its name."""
+    """One command: the function of its name in the module of its name, or an application with commands of its own."""
 
     name: str
     group: cyclopts.Group
     summary: str
     """First line of its help, here so that the list of commands needs no module."""
 
+    @property
+    def module(self) -> str:
+        """Name of its module, and of what is in it."""
+        return self.name.replace("-", "_")
+
 
 SANDBOXES = cyclopts.Group("Sandboxes", sort_key=1)
-SERVERS = cyclopts.Group("Servers", sort_key=2)
-OTHER = cyclopts.Group("This installation", sort_key=3)
+COMMANDS_IN = cyclopts.Group("Commands and code in a sandbox", sort_key=2)
+INSIDE = cyclopts.Group("Files and ports of a sandbox", sort_key=3)
+SEEN = cyclopts.Group("What a sandbox does", sort_key=4)
+SERVERS = cyclopts.Group("Servers", sort_key=5)
+OTHER = cyclopts.Group("This installation", sort_key=6)
 COMMANDS = (
     Command("up", SERVERS, "Run a control plane and a worker on this machine."),
     Command("control", SERVERS, "Run a control plane."),
@@ -46,9 +54,22 @@ COMMANDS = (
     Command("create", SANDBOXES, "Create a sandbox and print its id."),
     Command("list", SANDBOXES, "List your sandboxes, newest first."),
     Command("get", SANDBOXES, "Show one sandbox."),
-    Command("exec", SANDBOXES, "Run a command in a sandbox."),
-    Command("cp", SANDBOXES, "Copy files and directories into a sandbox or out of it."),
     Command("delete", SANDBOXES, "Delete sandboxes."),
+    Command("exec", COMMANDS_IN, "Run a command in a sandbox."),
+    Command("shell", COMMANDS_IN, "Open a shell in a sandbox, or in a new one."),
+    Command("attach", COMMANDS_IN, "Connect this terminal to a command that runs."),
+    Command("ps", COMMANDS_IN, "List the commands of a sandbox."),
+    Command("kill", COMMANDS_IN, "Send a signal to commands of a sandbox."),
+    Command("code", COMMANDS_IN, "Run code in a sandbox."),
+    Command("context", COMMANDS_IN, "Use interpreters that keep what was defined."),
+    Command("cp", INSIDE, "Copy files and directories into a sandbox or out of it."),
+    Command("files", INSIDE, "Look at and change the files of a sandbox."),
+    Command("watch", INSIDE, "Print what happens to the files of a sandbox."),
+    Command("port-forward", INSIDE, "Make ports of a sandbox ports of this machine."),
+    Command("port", INSIDE, "Tell how ports of a sandbox are reached."),
+    Command("logs", SEEN, "Print what the commands of a sandbox wrote."),
+    Command("events", SEEN, "Print what happened to a sandbox."),
+    Command("stats", SEEN, "Print what sandboxes use."),
     Command("doctor", OTHER, "Say what this machine can run, and what it lacks."),
     Command("bench", OTHER, "Measure, in a checkout of the repository."),
     Command("version", OTHER, "Print the version."),
@@ -66,13 +87,26 @@ def build(wanted: str | None = None) -> cyclopts.App:
         suppress_keyboard_interrupt=False,
     )
     for command in COMMANDS:
-        home = f"traforo.cli.commands.{command.name}"
+        home = f"traforo.cli.commands.{command.module}"
         if command.name == wanted:
-            function = getattr(importlib.import_module(home), command.name)
-            app.command(function, name=command.name, group=command.group, help=description(function))
+            found = getattr(importlib.import_module(home), command.module)
+            if isinstance(found, cyclopts.App):
+                app.command(found, name=command.name)
+            else:
+                app.command(found, name=command.name, group=command.group, help=description(found))
         else:
-            path = f"{home}:{command.name}"
+            path = f"{home}:{command.module}"
             app.command(path, name=command.name, help=command.summary, group=command.group)
+    return app
+
+
+def family(name: str, *members: Callable[..., object]) -> cyclopts.App:
+    """Return a command that consists of commands, each a function whose name may end with `_`."""
+    summary = next(command for command in COMMANDS if command.name == name)
+    app = cyclopts.App(name=name, help=summary.summary, group=summary.group, help_format="plaintext")
+    for member in members:
+        own = member.__name__.rstrip("_").replace("_", "-")
+        app.command(member, name=own, help=description(member))
     return app
 
 
@@ -111,7 +145,9 @@ def _run(arguments: list[str]) -> int:
         printers.error(str(error), error.hint)
         return USAGE
     except ClientError as error:
-        printers.error(_with_request(error.message, error.request_id, error.status), error.hint)
+        needed = "TRAFORO_TOKEN holds the token; each one creates a single sandbox"
+        hint = error.hint or (needed if error.code == "unauthenticated" else None)
+        printers.error(_with_request(error.message, error.request_id, error.status), hint)
         return 1
     except ServerError as error:
         printers.error(error.message, error.hint)
@@ -123,6 +159,8 @@ def _run(arguments: list[str]) -> int:
         return 1
     except BrokenPipeError:
         raise
+    except streams.Left as left:
+        return left.exit_code
     except OSError as error:
         printers.error(_system(error))
         return 1

@@ -14,6 +14,21 @@ from traforo.cli import printers
 Url = Annotated[str | None, Parameter(help="URL of the server [default: TRAFORO_URL, else http://127.0.0.1:8080].")]
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON.")]
 SandboxId = Annotated[str, Parameter(help="Id of the sandbox, in either spelling.")]
+ExecId = Annotated[str, Parameter(help="Id of the command, as `traforo ps` shows it.")]
+Follow = Annotated[
+    bool, Parameter(name=["--follow", "-f"], negative="", show_default=False, help="Go on with what comes.")
+]
+Interactive = Annotated[
+    bool,
+    Parameter(
+        name=["--interactive", "-i"], negative="", show_default=False, help="Pass the input of this program on to it."
+    ),
+]
+Tty = Annotated[
+    bool,
+    Parameter(name=["--tty", "-t"], negative="", show_default=False, help="Run it on a terminal as large as this one."),
+]
+DetachKeys = Annotated[str, Parameter(help="Keys that leave the command running and end this program; empty for none.")]
 Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Env = Annotated[
     Sequence[str],
@@ -49,6 +64,8 @@ class Shape:
     """Kind of machine."""
     name: str | None = None
     """A name for people."""
+    idle_seconds: float | None = None
+    """Seconds without activity after which it ends [default: never]."""
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `Sandbox.create`."""

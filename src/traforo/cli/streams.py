@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from traforo.cli import printers
 
 if TYPE_CHECKING:
-    from traforo.sdk import Exec
+    from traforo.sdk import Exec, Frame
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 LOST = 1
+BLOCK_BYTES = 64 * 1024
 _NOTES = {
     "timed_out": "the command and all it started were killed: its timeout passed",
     "out_of_memory": "the command was killed: the sandbox was out of memory",
@@ -21,22 +23,31 @@ _NOTES = {
 }
 
 
-def follow(execution: Exec) -> int:
+class Left(BaseException):
+    """A signal asked this program to end while a command goes on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def follow(execution: Exec, *, kill: bool = True) -> int:
     """Write its output to stdout and stderr until it ends, and return the exit code for this process.
 
     Raises BrokenPipeError when nobody reads any more; then the command is killed, as a pipe would have done.
     """
     end: dict[str, Any] = {}
     try:
-        for frame in execution.frames():
+        for frame in execution.output():
             if frame.type == "exit":
-                end = _end(frame.data)
-            else:
+                end = end_of(frame)
+            elif frame.type in {"stdout", "stderr"}:
                 stream = sys.stdout.buffer if frame.type == "stdout" else sys.stderr.buffer
                 stream.write(frame.data)
                 stream.flush()
     except BrokenPipeError:
-        execution.kill()
+        if kill:
+            execution.kill()
         raise
     if execution.dropped:
         printers.note(f"note: {execution.dropped} bytes of older output were gone before they could be read")
@@ -46,12 +57,47 @@ def follow(execution: Exec) -> int:
     return exit_code(end["end"], end["exit_code"])
 
 
-def _end(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+def feed(execution: Exec) -> Feeder:
+    """Write this program's input to a command as it comes, in a thread that nobody waits for."""
+    return Feeder(execution)
+
+
+class Feeder:
+    """Passes input on. What went wrong is kept for whoever looks at the end of the command."""
+
+    def __init__(self, execution: Exec) -> None:
+        self.problem: Exception | None = None
+        self._execution = execution
+        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+
+    def _run(self) -> None:
+        from traforo.sdk import errors
+
+        try:
+            self._execution.write(iter(lambda: os.read(sys.stdin.fileno(), BLOCK_BYTES), b""))
+            self._execution.close_stdin()
+        except (errors.Conflict, errors.NotFound):
+            pass  # it ended, or closed its input, before it had read everything
+        except (errors.TraforoError, OSError) as error:
+            self.problem = error
+            self._execution.kill()
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write everything, however long it takes. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # somebody else's program left it so
+            os.set_blocking(descriptor, True)
+
+
+def end_of(frame: Frame) -> dict[str, Any]:
+    """Return what an `exit` frame tells, as far as it can be read."""
+    from traforo.sdk import messages
+
+    return messages.end_of(frame)
 
 
 def exit_code(end: str | None, code: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib import parse
 
 from traforo.api import applications, limits
 from traforo.control import contexts, routes_metrics, routes_sandboxes, routes_workers
@@ -28,4 +29,5 @@ def build(context: contexts.Context) -> applications.Application:
         mode=context.authority.mode,
         body_limits=limits.Limits(rules=rules),
         description=DESCRIPTION,
+        names=(parse.urlsplit(context.settings.base_url).hostname or "",),
     )

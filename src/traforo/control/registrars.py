@@ -53,11 +53,16 @@ class Registrar:
             await self.write()
         return member
 
-    async def deregister(self, worker_id: str) -> None:
-        """Forget a worker. Unknown ones are fine. Raises `Internal` if that cannot be kept."""
-        change = registries.deregister(self._state, worker_id)
+    async def deregister(self, worker_id: str, base_url: str) -> None:
+        """Forget the worker that registered with this base URL. Unknown ones are fine.
+
+        Raises `Internal` if that cannot be kept.
+        """
+        change = registries.deregister(self._state, worker_id, base_url)
         if change is not None:
             self._apply(change)
+        elif any(member.worker.worker_id == worker_id for member in self.members()):
+            self._log.warning("worker not forgotten: another one has its id", worker_id=worker_id, base_url=base_url)
         if worker_id in self._unwritten:
             await self.write()
 

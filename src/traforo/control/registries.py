@@ -105,9 +105,13 @@ def _registration(known: workers.Member | None, worker: workers.Worker, now: flo
     return Event.RENEWED if known.live(now) else Event.RETURNED
 
 
-def deregister(state: State, worker_id: str) -> Change | None:
-    """Decide on a worker that leaves; None when it is not known."""
-    if worker_id not in state.members:
+def deregister(state: State, worker_id: str, base_url: str) -> Change | None:
+    """Decide on a worker that leaves; None when it is not known.
+
+    Nor is one known by this id that registered from elsewhere: it came later, or was never meant.
+    """
+    member = state.members.get(worker_id)
+    if member is None or member.worker.base_url != base_url:
         return None
     return Change(Event.LEFT, worker_id, dropped=(worker_id,))
 

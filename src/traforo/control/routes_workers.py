@@ -48,12 +48,20 @@ def build(context: contexts.Context) -> APIRouter:
 
     @router.delete(
         _PATH,
-        **operations.describe(summary="Forget a worker", answers={204: None}, failures=[errors.RateLimited]),
+        **operations.describe(
+            summary="Forget a worker",
+            query=schemas.RegistrationQuery,
+            answers={204: None},
+            failures=[errors.RateLimited],
+        ),
     )
     async def deregister(request: Request, worker_id: str) -> Response:
-        """Answers the same when nobody was registered."""
+        """Answers the same when nobody was registered, and when somebody else is by now: a worker of the same id that
+        registered with another base URL stays.
+        """
         _admit(context, request, worker_id)
-        await context.registrar.deregister(worker_id)
+        query = bodies.query(request, schemas.RegistrationQuery)
+        await context.registrar.deregister(worker_id, registrations.base_url(query.base_url))
         return answers.nothing()
 
     return router

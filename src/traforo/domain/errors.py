@@ -7,11 +7,16 @@
     ├── Forbidden             forbidden              a valid caller, but not of this thing
     ├── NotFound              not_found              `kind` and `id` say what
     ├── Conflict              conflict               the thing is in a state that forbids it
+    ├── PreconditionFailed    precondition_failed    what the caller took for granted of a file does not hold
+    ├── RangeNotSatisfiable   range_not_satisfiable  a range of bytes that a file does not have; `size` says how many
     ├── TooLarge              too_large              `limit` in bytes or entries
     ├── SyntaxRejected        syntax_error           code that does not compile; carries the exec's output
     ├── RateLimited           rate_limited
     ├── NoCapacity            no_capacity            refused before any side effect; `resource` says which cap
     ├── WorkerUnavailable     worker_unavailable
+    ├── PortUnreachable       port_unreachable       nothing listens on a port of a sandbox; `port`
+    ├── UpstreamFailed        upstream_failed        a server in a sandbox broke off, or answered what is no HTTP
+    ├── UpstreamTimeout       upstream_timeout       a server in a sandbox did not answer in time
     ├── DiskFull              disk_full              the sandbox's own disk limit
     ├── StartFailed           start_failed           a sandbox or a command could not be started; `stage`, `errno_name`
     ├── Lost                  lost                   the thing existed and is provably gone
@@ -74,6 +79,18 @@ class Conflict(TraforoError):
     code = "conflict"
 
 
+class PreconditionFailed(TraforoError):
+    """The caller made the request depend on something that does not hold. Nothing was changed."""
+
+    code = "precondition_failed"
+
+
+class RangeNotSatisfiable(TraforoError):
+    """A range of bytes that begins behind the end of a file. Field `size`: how many bytes there are."""
+
+    code = "range_not_satisfiable"
+
+
 class TooLarge(TraforoError):
     """A body, a path, a list or a message over its limit. Field `limit`."""
 
@@ -102,6 +119,24 @@ class WorkerUnavailable(TraforoError):
     """The worker that owns the sandbox cannot be reached now."""
 
     code = "worker_unavailable"
+
+
+class PortUnreachable(TraforoError):
+    """Nothing listens on a port of a sandbox. Field `port`."""
+
+    code = "port_unreachable"
+
+
+class UpstreamFailed(TraforoError):
+    """A server in a sandbox broke off before it answered, or answered what cannot be passed on."""
+
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(TraforoError):
+    """A server in a sandbox did not answer in time."""
+
+    code = "upstream_timeout"
 
 
 class DiskFull(TraforoError):

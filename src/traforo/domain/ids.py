@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
+import time
 from dataclasses import dataclass
 
 import ulid
@@ -17,6 +19,9 @@ from traforo.domain import errors
 
 _CANONICAL = re.compile(r"sbx_([0-9a-f]{32})_([0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25})", re.ASCII)
 _DNS = re.compile(r"([a-z2-7]{26})([0-7][0-9a-hjkmnp-tv-z]{25})", re.ASCII)
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_SHIFTS = range(120, -1, -10)
 _EXEC = re.compile(r"exec_([0-7][0-9A-HJKMNP-TV-Z]{25})", re.ASCII)
 
 
@@ -73,5 +78,9 @@ def parse_exec_id(text: str) -> str:
 
 
 def new_request_id() -> str:
-    """Make a request id (a bare ULID), used where the caller sent no `X-Request-Id`."""
-    return str(ulid.ULID())
+    """Make a request id (a bare ULID), used where the caller sent no `X-Request-Id`.
+
+    Every request needs one, so it is written two digits at a time.
+    """
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

@@ -35,6 +35,20 @@ class SandboxSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
     hardware_sku: str | None = None
+    idle_seconds: float | None = None
+    """Seconds without use after which it ends; None for no such limit. What a renewal changed is in the entry."""
+    on_expiry: str = "kill"
+    """What happens when lease or idle limit are over."""
+    prepare: tuple[str, ...] = ()
+    """Languages whose interpreters are made ready before anybody asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Size of a terminal in characters, 1 to 4096 each."""
+
+    rows: int = 24
+    columns: int = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +70,13 @@ class ExecSpec:
     """What the caller typed, for records."""
     runtime: str | None = None
     """Language, where the exec runs code (`python`, `node`, `bash`)."""
+    stdin_data: bytes | None = None
+    """Input that is written at its start."""
+    stdin_open: bool = False
+    """More input may come; else its end is told behind `stdin_data`."""
+    terminal: Terminal | None = None
+    """Run it on a terminal of this size."""
+    tag: str | None = None
+    """What its caller calls it."""
+    background: bool = False
+    """Nobody waits for it, and it does not count as use of its sandbox."""

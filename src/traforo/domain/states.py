@@ -24,11 +24,42 @@ class EndReason(enum.StrEnum):
 
     DELETED = "deleted"
     EXPIRED = "expired"
+    IDLE = "idle"
+    """Nobody had used it for its `idle_seconds`."""
     FAILED_TO_START = "failed_to_start"
     OUT_OF_MEMORY = "out_of_memory"
     WORKER_STOPPED = "worker_stopped"
     LOST = "lost"
     """Its init died for a reason that nobody asked for and that is not known to be memory."""
+
+
+class Happening(enum.StrEnum):
+    """What is told of a sandbox in its events."""
+
+    CREATED = "created"
+    """It was asked for and admitted."""
+    READY = "ready"
+    """A first command can start."""
+    START_FAILED = "start_failed"
+    ADOPTED = "adopted"
+    """The worker was started again and found it alive."""
+    LEASE_RENEWED = "lease_renewed"
+    EXEC_STARTED = "exec_started"
+    EXEC_ENDED = "exec_ended"
+    CONTEXT_CREATED = "context_created"
+    CONTEXT_RESTARTED = "context_restarted"
+    CONTEXT_DIED = "context_died"
+    """Its interpreter ended unasked."""
+    CONTEXT_DELETED = "context_deleted"
+    PORT_PUBLISHED = "port_published"
+    """A port can be reached without a credential."""
+    PORT_UNPUBLISHED = "port_unpublished"
+    OOM = "oom"
+    """Its memory limit killed a process."""
+    STOPPING = "stopping"
+    """It is being killed, and why."""
+    STOPPED = "stopped"
+    """It is dead, and why. The ends of commands that it took along may be told after it."""
 
 
 class ExecStatus(enum.StrEnum):

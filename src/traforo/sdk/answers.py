@@ -23,7 +23,9 @@ _BY_STATUS = {
     403: errors.Forbidden,
     404: errors.NotFound,
     409: errors.Conflict,
+    412: errors.PreconditionFailed,
     413: errors.TooLarge,
+    416: errors.RangeNotSatisfiable,
     429: errors.RateLimited,
 }
 
@@ -54,6 +56,15 @@ def error(status: int, body: bytes, request_id: str | None) -> errors.TraforoErr
         hint=told.get("hint"),
         fields=fields,
     )
+
+
+def is_own_error(body: bytes) -> bool:
+    """Return whether a body is an error of the API, not one of something in between."""
+    try:
+        told = json.loads(body)["error"]
+        return isinstance(told["code"], str) and isinstance(told["message"], str)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _foreign_error(status: int, body: bytes, request_id: str | None) -> errors.TraforoError:
@@ -87,28 +98,32 @@ def field(body: Mapping[str, Any], name: str, *kinds: type) -> Any:
     return value
 
 
-def _objects(body: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+def objects(body: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    """Return a list of objects that must be there. Raises `BadAnswer`."""
     found: list[Any] = field(body, name, list)
     if all(isinstance(item, dict) for item in found):
         return found
     raise errors.BadAnswer(f"cannot read the answer: {name!r} is no list of objects")
 
 
-def _number(body: Mapping[str, Any], name: str) -> float:
+def number(body: Mapping[str, Any], name: str) -> float:
     """Return a number, 0 for none."""
     return 0 if body.get(name) is None else float(field(body, name, int, float))
 
 
-def _mapping(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+def mapping(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object, an empty one for none."""
     return {} if body.get(name) is None else dict(field(body, name, dict))
 
 
-def _optional(body: Mapping[str, Any], name: str, *kinds: type) -> Any:
+def optional(body: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    """Return a field that may be missing or null. Raises `BadAnswer` for another type."""
     return None if body.get(name) is None else field(body, name, *kinds)
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
-    return str(_optional(body, name, str) or "")
+def string(body: Mapping[str, Any], name: str) -> str:
+    """Return a text, empty for none."""
+    return str(optional(body, name, str) or "")
 
 
 def moment(value: Any) -> datetime | None:
@@ -133,21 +148,24 @@ def sandbox(body: Mapping[str, Any]) -> results.SandboxInfo:
     """Read a sandbox."""
     return results.SandboxInfo(
         sandbox_id=field(body, "sandbox_id", str),
-        dns_id=_text(body, "dns_id"),
-        name=_optional(body, "name", str),
-        image=_text(body, "image"),
-        virtualization=_text(body, "virtualization"),
+        dns_id=string(body, "dns_id"),
+        name=optional(body, "name", str),
+        image=string(body, "image"),
+        virtualization=string(body, "virtualization"),
         state=field(body, "state", str),
-        reason=_optional(body, "reason", str),
-        cpu=_number(body, "cpu"),
-        memory_mib=int(_number(body, "memory_mib")),
-        disk_mib=int(_number(body, "disk_mib")),
-        disk_kind=_text(body, "disk_kind"),
-        pids=int(_number(body, "pids")),
-        metadata=_mapping(body, "metadata"),
+        reason=optional(body, "reason", str),
+        cpu=number(body, "cpu"),
+        memory_mib=int(number(body, "memory_mib")),
+        disk_mib=int(number(body, "disk_mib")),
+        disk_kind=string(body, "disk_kind"),
+        pids=int(number(body, "pids")),
+        metadata=mapping(body, "metadata"),
         created_at=known_moment(body, "created_at"),
         expires_at=known_moment(body, "expires_at"),
         ended_at=moment(body.get("ended_at")),
+        idle_seconds=optional(body, "idle_seconds", int, float),
+        idle_at=moment(body.get("idle_at")),
+        last_activity_at=moment(body.get("last_activity_at")),
     )
 
 
@@ -155,78 +173,94 @@ def created(body: Mapping[str, Any], worker_url: str) -> results.Created:
     """Read the answer to a create, which came from `worker_url`."""
     return results.Created(
         info=sandbox(body),
-        connect_url=_text(body, "connect_url") or worker_url,
-        token=_optional(body, "token", str),
-        start_type=_text(body, "start_type"),
-        timings_ms=_mapping(body, "timings_ms"),
+        connect_url=string(body, "connect_url") or worker_url,
+        token=optional(body, "token", str),
+        start_type=string(body, "start_type"),
+        timings_ms=mapping(body, "timings_ms"),
     )
 
 
 def sandboxes(body: Mapping[str, Any]) -> tuple[results.SandboxList, str | None]:
     """Read one page of sandboxes and the cursor of the next, if there is one."""
-    found = [sandbox(item) for item in _objects(body, "sandboxes")]
-    missing = [str(worker) for worker in _optional(body, "missing_workers", list) or ()]
-    return results.SandboxList(found, missing), _cursor(body)
+    found = [sandbox(item) for item in objects(body, "sandboxes")]
+    missing = [str(worker) for worker in optional(body, "missing_workers", list) or ()]
+    return results.SandboxList(found, missing), next_cursor(body)
 
 
 def exec_result(body: Mapping[str, Any]) -> results.ExecResult:
     """Read an exec."""
-    command = _optional(body, "command", str, list) or ""
+    command = optional(body, "command", str, list) or ""
     return results.ExecResult(
         exec_id=field(body, "exec_id", str),
-        sandbox_id=_text(body, "sandbox_id"),
+        sandbox_id=string(body, "sandbox_id"),
         command=tuple(str(word) for word in command) if isinstance(command, list) else command,
         status=field(body, "status", str),
-        end=_optional(body, "end", str),
-        exit_code=_optional(body, "exit_code", int),
-        signal=_optional(body, "signal", int),
-        stdout=_text(body, "stdout"),
-        stderr=_text(body, "stderr"),
-        output=_text(body, "output"),
+        end=optional(body, "end", str),
+        exit_code=optional(body, "exit_code", int),
+        signal=optional(body, "signal", int),
+        stdout=string(body, "stdout"),
+        stderr=string(body, "stderr"),
+        output=string(body, "output"),
         stdout_truncated=bool(body.get("stdout_truncated")),
         stderr_truncated=bool(body.get("stderr_truncated")),
-        duration_ms=_optional(body, "duration_ms", int, float),
+        duration_ms=optional(body, "duration_ms", int, float),
         started_at=moment(body.get("started_at")),
         completed_at=moment(body.get("completed_at")),
-        runtime=_optional(body, "runtime", str),
+        runtime=optional(body, "runtime", str),
+        tag=optional(body, "tag", str),
+        pid=optional(body, "pid", int),
+        tty=bool(body.get("tty")),
+        background=bool(body.get("background")),
+        stdin_open=bool(body.get("stdin_open")),
+        context_id=optional(body, "context_id", str),
     )
 
 
 def execs(body: Mapping[str, Any]) -> tuple[Sequence[results.ExecResult], str | None]:
     """Read one page of execs and the cursor of the next, if there is one."""
-    return [exec_result(item) for item in _objects(body, "execs")], _cursor(body)
+    return [exec_result(item) for item in objects(body, "execs")], next_cursor(body)
+
+
+def terminals(body: Mapping[str, Any]) -> Sequence[results.ExecResult]:
+    """Read the list of terminals."""
+    return [exec_result(item) for item in objects(body, "terminals")]
 
 
 def frames(body: Mapping[str, Any]) -> Page:
     """Read one page of frames, asked for as base64."""
-    found = [_frame(item) for item in _objects(body, "frames")]
-    return Page(found, field(body, "next_cursor", int), int(_number(body, "dropped")))
+    found = [_frame(item) for item in objects(body, "frames")]
+    return Page(found, field(body, "next_cursor", int), int(number(body, "dropped")))
 
 
 def _frame(item: Mapping[str, Any]) -> results.Frame:
     kind = field(item, "type", str)
-    text = _text(item, "data")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as problem:
-        if kind != "exit":
-            raise errors.BadAnswer("cannot read the answer: a frame is not base64") from problem
-        data = text.encode()  # text of the server, not output
+    data = unpacked(kind, string(item, "data"))
     return results.Frame(field(item, "cursor", int), kind, data, moment(item.get("ts")))
+
+
+def unpacked(kind: str, text: str) -> bytes:
+    """Return the bytes of a frame that was asked for as base64. Raises `BadAnswer`."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as problem:
+        if kind in {"exit", "result"}:
+            return text.encode()  # text of the server, not output
+        raise errors.BadAnswer("cannot read the answer: a frame is not base64") from problem
 
 
 def stat(body: Mapping[str, Any]) -> results.FileStat:
     """Read the facts about one path."""
     return results.FileStat(
-        path=_name(body, "path"),
+        path=path_name(body, "path"),
         exists=field(body, "exists", bool),
-        type=_optional(body, "type", str),
-        size=_optional(body, "size", int),
-        mode=_optional(body, "mode", int),
-        uid=_optional(body, "uid", int),
-        gid=_optional(body, "gid", int),
+        type=optional(body, "type", str),
+        size=optional(body, "size", int),
+        mode=optional(body, "mode", int),
+        uid=optional(body, "uid", int),
+        gid=optional(body, "gid", int),
         modified_at=moment(body.get("modified_at")),
-        target=_optional(body, "target", str),
+        target=optional(body, "target", str),
+        etag=optional(body, "etag", str),
     )
 
 
@@ -234,24 +268,26 @@ def entries(body: Mapping[str, Any]) -> tuple[Sequence[results.FileEntry], str |
     """Read one page of a directory and the cursor of the next, if there is one."""
     found = [
         results.FileEntry(
-            name=_name(item, "name"),
-            path=_name(item, "path"),
+            name=path_name(item, "name"),
+            path=path_name(item, "path"),
             type=field(item, "type", str),
-            size=int(_number(item, "size")),
-            mode=int(_number(item, "mode")),
+            size=int(number(item, "size")),
+            mode=int(number(item, "mode")),
             modified_at=moment(item.get("modified_at")),
         )
-        for item in _objects(body, "entries")
+        for item in objects(body, "entries")
     ]
-    return found, _cursor(body)
+    return found, next_cursor(body)
 
 
-def _cursor(body: Mapping[str, Any]) -> str | None:
-    cursor = _optional(body, "next_cursor", str, int)
+def next_cursor(body: Mapping[str, Any]) -> str | None:
+    """Return the cursor of the next page, if there is one."""
+    cursor = optional(body, "next_cursor", str, int)
     return None if cursor is None else str(cursor)
 
 
-def _name(body: Mapping[str, Any], key: str) -> str:
+def path_name(body: Mapping[str, Any], key: str) -> str:
+    """Return a name or path, exact where it is not UTF-8: as surrogate escapes."""
     exact = body.get(f"{key}_b64")
     if exact is None:
         return str(field(body, key, str))

@@ -9,10 +9,13 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 BLOCK_BYTES = 256 * 1024
 """Bytes that are read or written at once."""
+
+Progress = Callable[[int, int | None], object] | None
+"""Told the bytes that are done and the bytes there are, None where only the end tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,21 @@ def target(path: str | os.PathLike[str]) -> Target:
             part.unlink()
 
     return Target(file, commit, discard)
+
+
+def watched(file: IO[bytes], size: int | None, progress: Progress) -> IO[bytes]:
+    """Return a file whose reader is watched, or the file itself if nobody watches."""
+    return cast("IO[bytes]", _Watched(file, size, progress)) if progress else file
+
+
+class _Watched:
+    def __init__(self, file: IO[bytes], size: int | None, progress: Callable[[int, int | None], object]) -> None:
+        self._file, self._size, self._progress = file, size, progress
+        self._done = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        if data:
+            self._done += len(data)
+            self._progress(self._done, self._size)
+        return data

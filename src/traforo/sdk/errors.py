@@ -7,6 +7,8 @@
     ├── Forbidden             forbidden              somebody else's sandbox, or the sandbox's own file permissions
     ├── NotFound              not_found              `fields["kind"]`: sandbox, exec, file, image, user, worker
     ├── Conflict              conflict               wrong state; directory not empty
+    ├── PreconditionFailed    precondition_failed    the file is not the one that was expected
+    ├── RangeNotSatisfiable   range_not_satisfiable  a range of bytes that the file does not have
     ├── TooLarge              too_large              over `fields["limit"]`
     ├── SyntaxRejected        syntax_error           code that does not compile; none of it ran
     ├── StartFailed           start_failed           a command that cannot be started; `fields`: stage, errno_name
@@ -15,11 +17,15 @@
     ├── WorkerUnavailable     worker_unavailable
     ├── DiskFull              disk_full              the sandbox's own disk limit
     ├── Lost                  lost                   the thing existed and is provably gone
+    ├── PortUnreachable       port_unreachable       nothing listens on that port in the sandbox
+    ├── UpstreamFailed        upstream_failed        what listens there broke off, or answered no HTTP
+    ├── UpstreamTimeout       upstream_timeout       what listens there did not answer in time
     ├── Internal              internal               a defect of the server; its log has more under `request_id`
     ├── ConnectionFailed      connection_failed      no answer: the server is not there, or the connection broke
     │   └── RequestTimedOut   request_timed_out      no answer in time
     ├── BadAnswer             bad_answer             an answer that the API does not know, of a proxy for instance
-    └── CommandFailed         command_failed         `check` was asked for and the command did not exit with 0
+    ├── CommandFailed         command_failed         `check` was asked for and the command did not exit with 0
+    └── CodeFailed            code_failed            `check` was asked for and the code did not come to its end
 
 The server decides the code; a code that this version does not know is raised as `TraforoError` itself.
 """
@@ -30,6 +36,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from traforo.sdk.cells import CodeResult
     from traforo.sdk.results import ExecResult
 
 
@@ -99,6 +106,18 @@ class Conflict(TraforoError):
     code = "conflict"
 
 
+class PreconditionFailed(TraforoError):
+    """The file is not the one that was expected: it was changed, or it is there although it should not be."""
+
+    code = "precondition_failed"
+
+
+class RangeNotSatisfiable(TraforoError):
+    """A range of bytes that begins behind the end of a file; `fields["size"]` says how many there are."""
+
+    code = "range_not_satisfiable"
+
+
 class TooLarge(TraforoError):
     """Something is over its limit, `fields["limit"]` (bytes or entries)."""
 
@@ -147,6 +166,24 @@ class Lost(TraforoError):
     code = "lost"
 
 
+class PortUnreachable(TraforoError):
+    """Nothing listens on that port in the sandbox."""
+
+    code = "port_unreachable"
+
+
+class UpstreamFailed(TraforoError):
+    """What listens there broke off before it answered, or answered what cannot be passed on."""
+
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(TraforoError):
+    """What listens on a port in the sandbox did not answer in time."""
+
+    code = "upstream_timeout"
+
+
 class Internal(TraforoError):
     """A defect of the server, whose log has more under `request_id`."""
 
@@ -182,6 +219,17 @@ class CommandFailed(TraforoError):
         """The whole result, output included."""
 
 
+class CodeFailed(TraforoError):
+    """Code in a context raised an error or did not come to its end, and `check` was asked for."""
+
+    code = "code_failed"
+
+    def __init__(self, message: str, result: CodeResult) -> None:
+        super().__init__(message, fields={"exit_code": result.exec.exit_code, "end": result.exec.end})
+        self.result = result
+        """The whole result, output included."""
+
+
 _FROM_SERVER: tuple[type[TraforoError], ...] = (
     InvalidRequest,
     MalformedId,
@@ -189,6 +237,8 @@ _FROM_SERVER: tuple[type[TraforoError], ...] = (
     Forbidden,
     NotFound,
     Conflict,
+    PreconditionFailed,
+    RangeNotSatisfiable,
     TooLarge,
     SyntaxRejected,
     StartFailed,
@@ -197,6 +247,9 @@ _FROM_SERVER: tuple[type[TraforoError], ...] = (
     WorkerUnavailable,
     DiskFull,
     Lost,
+    PortUnreachable,
+    UpstreamFailed,
+    UpstreamTimeout,
     Internal,
 )
 BY_CODE: Mapping[str, type[TraforoError]] = {error.code: error for error in _FROM_SERVER}

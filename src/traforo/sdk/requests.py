@@ -19,6 +19,8 @@ from traforo.sdk import errors
 DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_REDIRECTS = 5
 """A create is sent on once, and once more for each worker that refused it."""
+STDIN_BYTES = 128 * 1024
+"""Input that goes along with the request that starts a command; more is written to it afterwards."""
 MAX_PAGE = 1000
 """Most items of a list that the API gives at once."""
 
@@ -139,6 +141,15 @@ def command(value: object) -> str | list[str]:
     )
 
 
+def stdin(data: str | bytes | None) -> dict[str, str]:
+    """Return the part of a body that carries input: nothing where there is none, or too much for a body."""
+    if data is None or len(data) > STDIN_BYTES:
+        return {}
+    if isinstance(data, str):
+        return {"stdin": data}
+    return {"stdin_b64": base64.b64encode(data).decode()}
+
+
 def path_query(path: str | bytes | os.PathLike[str], **more: Any) -> dict[str, str]:
     """Return the query that names a path in a sandbox: as text, or as base64 where it is not UTF-8."""
     raw = os.fspath(path)
@@ -154,6 +165,35 @@ def path_query(path: str | bytes | os.PathLike[str], **more: Any) -> dict[str, s
         if value is not None:
             query[name] = ("true" if value else "false") if isinstance(value, bool) else str(value)
     return query
+
+
+def path_body(path: str | bytes | os.PathLike[str], user: str | None) -> dict[str, Any]:
+    """Return the part of a body that names a path in a sandbox and whose rights count."""
+    return dict(path_query(path, user=user))
+
+
+def pair(source: str | bytes | os.PathLike[str], target: str | bytes | os.PathLike[str], **more: Any) -> dict[str, Any]:
+    """Return the body that names two paths in a sandbox, as `from` and `to`."""
+    body: dict[str, Any] = {}
+    for name, path in (("from", source), ("to", target)):
+        body |= {key.replace("path", name): value for key, value in path_query(path).items()}
+    return body | given(**{name: value for name, value in more.items() if value is not False})
+
+
+def octal(mode: int | None) -> str | None:
+    """Return permission bits as the API takes them. Raises `InvalidRequest` for what are none."""
+    if mode is None:
+        return None
+    if not 0 <= mode <= 0o7777:
+        raise errors.InvalidRequest(f"cannot use {mode!r} as mode", fields={"field": "mode"})
+    return f"{mode:04o}"
+
+
+def port_number(port: int) -> int:
+    """Return a port. Raises `InvalidRequest` for what is none."""
+    if not 0 < port <= 65535:
+        raise errors.InvalidRequest(f"cannot use {port!r} as port: give 1 to 65535", fields={"field": "port"})
+    return port
 
 
 def page_size(limit: int | None, have: int) -> int:

@@ -26,7 +26,7 @@ class SandboxInfo:
     state: str
     """`pending`, `starting`, `running`, `paused`, `hibernated`, `stopping`, `stopped`, `failed` or `missing`."""
     reason: str | None
-    """Why it ended: `deleted`, `expired`, `failed_to_start`, `out_of_memory`, `worker_stopped` or `lost`."""
+    """Why it ended: `deleted`, `expired`, `failed_to_start`, `out_of_memory`, `idle`, `worker_stopped` or `lost`."""
     cpu: float
     """Processors."""
     memory_mib: int
@@ -39,6 +39,11 @@ class SandboxInfo:
     created_at: datetime
     expires_at: datetime
     ended_at: datetime | None
+    idle_seconds: float | None = None
+    """Seconds without activity after which it ends; None is never."""
+    idle_at: datetime | None = None
+    """When it ends unless something happens; None while something does, or without such a limit."""
+    last_activity_at: datetime | None = None
 
 
 class SandboxList(tuple[SandboxInfo, ...]):  # noqa: SLOT001 - a tuple can have no slot beside its items
@@ -81,6 +86,18 @@ class ExecResult:
     completed_at: datetime | None
     runtime: str | None = None
     """Language, where the exec ran code."""
+    tag: str | None = None
+    """The name that its starter gave it."""
+    pid: int | None = None
+    """Of its main process, as seen inside the sandbox."""
+    tty: bool = False
+    """Whether it runs on a terminal; then all output is `stdout`."""
+    background: bool = False
+    """Whether it does not count as activity of the sandbox."""
+    stdin_open: bool = False
+    """Whether input can be written."""
+    context_id: str | None = None
+    """The code context that it ran in."""
 
     @property
     def ok(self) -> bool:
@@ -104,9 +121,9 @@ class Frame:
     cursor: int
     """Position of this frame; reading goes on from the `next_cursor` of the handle."""
     type: str
-    """`stdout`, `stderr` or `exit`."""
+    """`stdout`, `stderr`, `exit`, or `result` for a value that code in a context displayed."""
     data: bytes
-    """Exact bytes of the output; for `exit` the server's own text about the end."""
+    """Exact bytes of the output; for `exit` and `result` the server's own JSON."""
     ts: datetime | None
     """When the worker read it."""
 
@@ -133,6 +150,8 @@ class FileStat:
     modified_at: datetime | None
     target: str | None
     """Where a symbolic link points."""
+    etag: str | None = None
+    """Names this version of the content, where the server tells it."""
 
 
 @dataclass(frozen=True, slots=True)

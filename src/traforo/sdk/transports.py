@@ -39,7 +39,8 @@ HEADERS: Mapping[str, str] = {"Accept": "*/*", "Accept-Encoding": "identity", "U
 
 def timeouts(answer: float | None) -> httpx2.Timeout:
     """Return time limits for a request whose answer may take this many seconds; None waits for ever."""
-    return httpx2.Timeout(connect=CONNECT_SECONDS, read=answer, write=60.0, pool=None)
+    # What waits for ever may also be sent slowly: input that its command is in no hurry to read.
+    return httpx2.Timeout(connect=CONNECT_SECONDS, read=answer, write=None if answer is None else 60.0, pool=None)
 
 
 def translated(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, url: str) -> errors.TraforoError:
@@ -57,12 +58,19 @@ def translated(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, url: st
     return errors.InvalidRequest(f"cannot send {method} to {place}: {error}")
 
 
-def _reason(error: Exception) -> str:
+def system_reason(error: BaseException) -> str | None:
+    """Return what the system said below an error, in words."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
             return os.strerror(cause.errno).lower()
         cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if (said := system_reason(error)) is not None:
+        return said
     if isinstance(error, httpx2.TimeoutException):
         return f"no connection within {CONNECT_SECONDS:g} s"
     return str(error) or type(error).__name__

@@ -112,6 +112,9 @@ class WorkerSettings(groups.ProcessSettings):
     uid_base: Annotated[int, Field(ge=65536, le=0xFFFF_0000)] = 0x3000_0000
     """First user id (0x30000000) of the ranges that sandboxes get when the worker runs as root, far above those that
     systems and other container engines give out."""
+    require_limits: bool | None = None
+    """Whether a worker refuses to start on a host that cannot enforce every limit of a sandbox (cpu, memory, pids,
+    disk), and does not merely warn and say so of each sandbox. Default: true in `prod` mode, false in `dev`."""
     exec_log_max_bytes: Annotated[quantities.Bytes, Field(ge=65536)] = 256 * MIB
     """Bytes of output that are kept of one exec; beyond it the oldest is dropped, and counted."""
     exec_log_segment_bytes: Annotated[quantities.Bytes, Field(ge=4096)] = 16 * MIB
@@ -126,6 +129,14 @@ class WorkerSettings(groups.ProcessSettings):
     image_roots: tuple[Annotated[Path, AfterValidator(_absolute)], ...] = ()
     """Directories below which `dir:` images and image archives may lie. Empty: anywhere in `dev` mode, nowhere in
     `prod`, where callers must not name paths of the host."""
+    ports_domain: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,188}[a-z0-9])?$")] = "localhost"
+    """Domain of the host names by which ports of sandboxes are reached: `{port}-{dns_id}.` and this. Its wildcard has
+    to lead to this worker; browsers look below `localhost` for this machine by themselves."""
+    ports_response_seconds: Annotated[quantities.Seconds, Field(gt=0, le=3600)] = 30.0
+    """Seconds that a server in a sandbox may take to begin its answer, once it has the request."""
+    ports_isolate_pages: bool = True
+    """Whether browsers give pages below `/sandboxes/{id}/proxy/{port}` an origin that nobody else has: those of all
+    sandboxes and the API have one host there. Such pages cannot use cookies or storage; host names do without."""
     pre_pull: PrePullSettings = PrePullSettings()
     """Images made ready at start."""
 
@@ -151,6 +162,11 @@ class WorkerSettings(groups.ProcessSettings):
         if "base_url" in self.model_fields_set:
             return self.base_url
         return addresses.url(addresses.Address(addresses.parse(self.listen).host, port), self.hostname)
+
+    @property
+    def limits_required(self) -> bool:
+        """`require_limits` with its default filled in."""
+        return self.auth.mode == "prod" if self.require_limits is None else self.require_limits
 
     @property
     def live_limit(self) -> int:

@@ -175,6 +175,20 @@ class WorkerMetrics(ProcessMetrics):
             "Seconds from an accepted create to the first result of an exec, once for each sandbox.",
             ["start_type"],
         )
+        self.worker_sandboxes_ended_total = self._counter(
+            "worker_sandboxes_ended_total", "Sandboxes that ended, by reason.", ["reason"]
+        )
+        self.worker_port_requests_total = self._counter(
+            "worker_port_requests_total",
+            "Requests for ports of sandboxes: answered, refused here, failed behind, or abandoned by their sender.",
+            ["result"],
+        )
+        self.worker_port_connections = self._gauge(
+            "worker_port_connections", "Connections that are open into ports of sandboxes."
+        )
+        self.worker_port_tunnels = self._gauge(
+            "worker_port_tunnels", "Upgraded connections, WebSockets among them, that are open into ports of sandboxes."
+        )
         self.worker_exec_start_duration_seconds = self._histogram(
             "worker_exec_start_duration_seconds", "Seconds from an accepted exec until its process runs."
         )

@@ -102,6 +102,7 @@ def _from_label(sandbox_id: str, label: labels.Label) -> tuple[entries.Entry, bo
         jti_expires_at=label.jti_expires_at,
         repeat_key=label.repeat_key,
         repeat_fingerprint=label.repeat_fingerprint,
+        idle_seconds=label.idle_seconds,
     )
     return entry, label.image is not None
 
@@ -118,6 +119,8 @@ def _missing(record: records.SandboxRecord) -> entries.Entry:
         start_type=record.start_type,
         jti=record.jti,
         jti_expires_at=record.jti_expires_at,
+        idle_seconds=record.idle_seconds,
+        last_activity_at=record.last_activity_at,
     )
 
 

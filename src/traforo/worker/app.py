@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from urllib import parse
+
 from traforo.api import applications, limits
-from traforo.worker import contexts, routes_execs, routes_files, routes_sandboxes
+from traforo.worker import (
+    contexts,
+    routes_code,
+    routes_execs,
+    routes_files,
+    routes_observations,
+    routes_ports,
+    routes_sandboxes,
+    routes_streams,
+    routes_terminals,
+)
 
 DESCRIPTION = "Sandboxes of one host: their lives, what runs in them, their files."
 
@@ -13,9 +25,19 @@ def build(context: contexts.Context) -> applications.Application:
     settings = context.settings
     return applications.build(
         "traforo worker",
-        [routes_sandboxes.build(context), routes_execs.build(context), routes_files.build(context)],
+        [
+            routes_sandboxes.build(context),
+            routes_observations.build(context),
+            routes_execs.build(context),
+            routes_streams.build(context),
+            routes_terminals.build(context),
+            routes_code.build(context),
+            routes_ports.build(context),
+            routes_files.build(context),
+        ],
         measured=context.metrics,
         mode=context.authority.mode,
         body_limits=limits.worker(default=settings.max_body_bytes, code=settings.max_code_body_bytes),
         description=DESCRIPTION,
+        names=(settings.hostname, parse.urlsplit(settings.base_url).hostname or ""),
     )

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from traforo.api import replays, tokens
 from traforo.domain import clocks
 from traforo.settings import worker
 from traforo.telemetry import metrics
-from traforo.worker import admissions, contexts, doors, execs, files, gauges, holdings, journals, supervisors
+from traforo.worker import (
+    admissions,
+    chronicles,
+    contexts,
+    doors,
+    execs,
+    files,
+    gauges,
+    holdings,
+    journals,
+    supervisors,
+    usages,
+)
+from traforo.worker.interpreters import services
+from traforo.worker.ports import gates, proxies, publications
 from traforo.worker.runtimes import contract
 
 JOURNAL = "journal.sqlite3"
 """Name of the journal in the state directory."""
 EXECS = "execs"
 """Name of the directory of exec logs in the state directory."""
+PUBLISHED = "ports.json"
+"""Name of the file of public ports in the state directory."""
 
 
 @dataclass(slots=True)
@@ -44,6 +60,9 @@ async def assemble(
         settings.state_dir / EXECS, clock=clock, journal=journal, metrics=measured, limits=execs.limits(settings)
     )
     runs.restore(left.execs)
+    coders = services.Interpreters(runs, clock)
+    await coders.load()
+    runs.claim = coders.claim
     shown = gauges.Gauges(measured)
     shown.totals(host)
     supervisor = supervisors.Supervisor(
@@ -61,22 +80,52 @@ async def assemble(
         await supervisor.close(keep=ending.keep)
 
     stack.push_async_callback(close)
+    stack.push_async_callback(coders.close)
     guard = replays.ReplayGuard(on_use=journal.put_token)
     guard.restore((await supervisor.start(left)).items(), clock.now())
+    await coders.adopted()
     await runs.sweep([entry.text_id for entry in supervisor.roster])
+    measuring = usages.Usages(clock)
+    stack.push_async_callback(measuring.close)
     authority = tokens.Authority(settings.auth, clock)
+    place = contexts.Place(settings.base_url)
+    published = publications.Publications(settings.state_dir / PUBLISHED, _alive(supervisor))
+    await published.load()
+    ports = proxies.Proxy(
+        settings=settings,
+        gate=gates.Gate(authority, clock),
+        published=published,
+        roster=supervisor.roster,
+        measured=measured,
+        base_url=lambda: place.base_url,
+    )
+    stack.push_async_callback(ports.close)
+    kept = files.Files()
+    stack.push_async_callback(kept.close)
     return contexts.Context(
         settings=settings,
-        place=contexts.Place(settings.base_url),
+        place=place,
         host=host,
         clock=clock,
         supervisor=supervisor,
         execs=runs,
-        files=files.Files(),
+        interpreters=coders,
+        files=kept,
         door=doors.Door(authority=authority, guard=guard, worker_id=settings.worker_id, clock=clock),
         authority=authority,
+        ports=ports,
         metrics=measured,
+        usages=measuring,
+        chronicles=chronicles.Chronicles(runs, clock),
     )
+
+
+def _alive(supervisor: supervisors.Supervisor) -> Callable[[str], bool]:
+    def alive(sandbox_id: str) -> bool:
+        entry = supervisor.roster.get(sandbox_id)
+        return entry is not None and entry.live
+
+    return alive
 
 
 def _caps(settings: worker.WorkerSettings, host: admissions.Host) -> admissions.Caps:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 
 from traforo.domain import errors, states
 from traforo.worker import budgets, entries, runs
@@ -62,12 +63,14 @@ class Box:
             self._all[run.id] = run
         if run.outcome is None:
             self.running[run.id] = run
+            self._begun(run)
         elif not run.hidden:
             self._ended.append(run.id)
 
     def end(self, run: runs.Exec) -> list[runs.Exec]:
         """Note that an exec has ended; return those that are forgotten for it."""
         self.running.pop(run.id, None)
+        self._over(run)
         if run.hidden:
             return []
         self._ended.append(run.id)
@@ -84,13 +87,44 @@ class Box:
         """Return the exec of this id."""
         return self._all.get(exec_id)
 
-    def page(self, limit: int, cursor: str | None) -> tuple[list[runs.Exec], str | None]:
+    def page(
+        self, limit: int, cursor: str | None, wanted: Callable[[runs.Exec], bool] | None = None
+    ) -> tuple[list[runs.Exec], str | None]:
         """Return execs, newest first, from behind the id `cursor` on, and the cursor of the next page."""
-        names = heapq.nlargest(limit + 1, (name for name in self._all if cursor is None or name < cursor))
+        behind = (name for name in self._all if cursor is None or name < cursor)
+        names = heapq.nlargest(limit + 1, behind if wanted is None else (n for n in behind if wanted(self._all[n])))
         return [self._all[name] for name in names[:limit]], names[limit - 1] if len(names) > limit else None
+
+    def _begun(self, run: runs.Exec) -> None:
+        """Tell the sandbox that it is used; one that runs in the background, or is our own, does not use it."""
+        if self.entry is None or run.hidden:
+            return
+        if run.hold is None and not run.background:
+            run.hold = self.entry.activity.hold()
+        if run.began:  # else an earlier worker started it, and told so
+            self.entry.happenings.tell(states.Happening.EXEC_STARTED, exec_id=run.id, **_facts(run))
+
+    def _over(self, run: runs.Exec) -> None:
+        if run.hold is not None:
+            run.hold.release()
+            run.hold = None
+        if self.entry is None or run.hidden or run.outcome is None:
+            return
+        outcome, happenings = run.outcome, self.entry.happenings
+        if outcome.end is states.ExecEnd.OUT_OF_MEMORY:
+            happenings.tell(states.Happening.OOM, exec_id=run.id)
+        happenings.tell(
+            states.Happening.EXEC_ENDED, exec_id=run.id, end=outcome.end, exit_code=outcome.exit_code, **_facts(run)
+        )
 
     def _push_out(self) -> list[runs.Exec]:
         pushed = []
         while len(self._all) > MAX_REMEMBERED and self._ended:
             pushed.append(self._all.pop(self._ended.popleft()))
         return pushed
+
+
+def _facts(run: runs.Exec) -> dict[str, str]:
+    """Return by what else a reader knows an exec."""
+    told = {"tag": run.tag, "context_id": run.context_id}
+    return {name: value for name, value in told.items() if value is not None}

@@ -24,8 +24,11 @@ MAX_SHOWN = 4096
 """Most characters of a command that are remembered."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH where neither image nor caller has one."""
+DEFAULT_TERM = "xterm-256color"
+"""TERM of a command on a terminal where neither image nor caller has one."""
 LABEL_VERSION = 1
 
+_TAG = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAME = re.compile(r"[^=\0]+", re.DOTALL)
 _MAX_BYTES_PER_CHARACTER = 4
 
@@ -42,6 +45,13 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_ms: int | None = None
     hidden: bool = False
     """One of our own, which no list shows."""
+    kept: bool = False
+    """Hidden, and not to be killed by the worker that finds it."""
+    tag: str | None = None
+    background: bool = False
+    tty: bool = False
+    stdin_given: bool = False
+    """Its whole input came with the request that started it."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -56,6 +66,11 @@ def spec(
     user: str | None = None,
     timeout_ms: int | None = None,
     runtime: str | None = None,
+    stdin_open: bool = False,
+    stdin_data: bytes | None = None,
+    terminal: specs.Terminal | None = None,
+    tag: str | None = None,
+    background: bool = False,
 ) -> specs.ExecSpec:
     """Check what a caller asks for; text is for `/bin/sh -c`. Raises `InvalidRequest` and `TooLarge`."""
     argv = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
@@ -82,8 +97,24 @@ def spec(
         raise errors.InvalidRequest(
             f"cannot set the deadline: 'timeout_ms' is 1 to {MAX_TIMEOUT_MS}", field="timeout_ms"
         )
-    shown = command if isinstance(command, str) else ""
-    return specs.ExecSpec(argv, env, cwd, user, timeout_ms, command=shown, runtime=runtime)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise errors.InvalidRequest("cannot start the command: 'tag' is 1 to 64 of A-Z a-z 0-9 . _ -", field="tag")
+    stdin_open = stdin_open or terminal is not None
+    return specs.ExecSpec(
+        argv,
+        env,
+        cwd,
+        user,
+        timeout_ms,
+        stdin=stdin_open or stdin_data is not None,
+        command=command if isinstance(command, str) else "",
+        runtime=runtime,
+        stdin_data=stdin_data,
+        stdin_open=stdin_open,
+        terminal=terminal,
+        tag=tag,
+        background=background,
+    )
 
 
 def start(wanted: specs.ExecSpec, entry: entries.Entry, label: bytes) -> contract.ExecStart:
@@ -93,17 +124,28 @@ def start(wanted: specs.ExecSpec, entry: entries.Entry, label: bytes) -> contrac
     """
     image = entry.rootfs
     env = {"PATH": DEFAULT_PATH, **image.env, **entry.spec.env, **wanted.env}
+    size = None
+    if wanted.terminal is not None:
+        env.setdefault("TERM", DEFAULT_TERM)
+        size = contract.TerminalSize(wanted.terminal.rows, wanted.terminal.columns)
     _check_size(wanted.argv, env)
-    return contract.ExecStart(label, wanted.argv, env, wanted.cwd or image.cwd, wanted.user or image.user, wanted.stdin)
+    return contract.ExecStart(
+        label, wanted.argv, env, wanted.cwd or image.cwd, wanted.user or image.user, wanted.stdin, size
+    )
 
 
 def shown(wanted: specs.ExecSpec) -> str | list[str]:
     """Return the command as its caller wrote it, cut to `MAX_SHOWN` characters."""
-    if wanted.command:
-        return _cut(wanted.command, MAX_SHOWN)
+    return cut(wanted.command or wanted.argv)
+
+
+def cut(command: str | Sequence[str]) -> str | list[str]:
+    """Return a command cut to `MAX_SHOWN` characters."""
+    if isinstance(command, str):
+        return _cut(command, MAX_SHOWN)
     room = MAX_SHOWN
     parts: list[str] = []
-    for part in wanted.argv:
+    for part in command:
         parts.append(_cut(part, room))
         room -= len(part) + 1
         if room <= 0:

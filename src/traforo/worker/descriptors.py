@@ -20,6 +20,8 @@ INLINE_BYTES = 64 * 1024
 """What is read or written on the event loop: up to this size a thread would cost more than the work."""
 BLOCK_BYTES = 256 * 1024
 """What is read or written at once in a thread."""
+COPY_BYTES = 4 * 1024 * 1024
+"""What is copied at once in a thread."""
 
 KERNEL_FILE_SYSTEMS = {
     0x9FA0: "proc",
@@ -46,6 +48,8 @@ KERNEL_FILE_SYSTEMS = {
 """Magic numbers (linux/magic.h) of file systems whose files are calls into the kernel."""
 
 _STATFS_BYTES = 256  # struct statfs has 120 on 64-bit machines
+_NO_RANGES = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+"""What file systems say that cannot copy among themselves."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -88,6 +92,18 @@ def read(fd: int, limit: int) -> bytes:
         pieces.append(piece)
         limit -= len(piece)
     return b"".join(pieces)
+
+
+def copy(source: int, to: int, limit: int) -> int:
+    """Copy up to `limit` bytes from where both files are, within the kernel; 0 at the end. Raises OSError."""
+    try:
+        return os.copy_file_range(source, to, limit)
+    except OSError as error:
+        if error.errno not in _NO_RANGES:
+            raise
+    data = read(source, min(limit, COPY_BYTES))
+    write(to, data)
+    return len(data)
 
 
 @contextmanager

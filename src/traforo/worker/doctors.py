@@ -112,7 +112,7 @@ def _disks() -> Finding:
 
 
 def _descriptors() -> Finding:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # what a worker gets
     enough = limit >= _FILES_WANTED
     cost = "" if enough else f"about {max(0, (limit - 200) // 4)} sandboxes at once"
     return Finding("open files", enough, str(limit), cost)

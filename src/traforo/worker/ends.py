@@ -46,6 +46,7 @@ class Ends:
             if entry.running is not None and entry.live:
                 if entry.state is not states.SandboxState.STOPPING:
                     holdings.move(entry, lifecycles.Event.STOP, reason)
+                    entry.happenings.tell(states.Happening.STOPPING, reason=reason)
                 self.ended(entry, await entry.running.kill(entry.reason or reason))
         finally:
             if entry.live:  # the kill failed: whoever asks next tries again, and so does the clock
@@ -67,17 +68,30 @@ class Ends:
         reason = states.EndReason.LOST if end.reason is states.EndReason.FAILED_TO_START else end.reason
         holdings.move(entry, lifecycles.Event.DIED, reason)
         entry.ended_at = books.clock.now()
+        entry.last_activity_at = entry.activity.last()
         entry.running = None
         entry.on_first_exec = None
+        if reason is states.EndReason.OUT_OF_MEMORY:
+            entry.happenings.tell(states.Happening.OOM, killed=end.oom_kills)
+        entry.happenings.tell(states.Happening.STOPPED, reason=reason)
         books.expiries.drop(entry.text_id)
+        books.idles.drop(entry.text_id)
         books.ledger.release(entry.text_id)
         books.gauges.refresh(books.ledger)
+        books.gauges.ended(reason)
         self.retire(entry)
         forget = functools.partial(self.forgettable, entry.spec.virtualization, entry.text_id)
         books.journal.put_sandbox(holdings.record(entry, end.oom_kills), forget)
-        entry.burying = books.tasks.spawn(books.execs.end(entry))
+        entry.burying = books.tasks.spawn(self._bury(entry))
         if not asked:
             self._log.warning("sandbox_ended", sandbox_id=entry.text_id, reason=reason, oom_kills=end.oom_kills)
+
+    async def _bury(self, entry: entries.Entry) -> None:
+        """End its execs; nothing happens to it afterwards."""
+        try:
+            await self._books.execs.end(entry)
+        finally:
+            entry.happenings.end()
 
     def known(self, ended: adoptions.Ended) -> None:
         """Take in a sandbox that ended before this worker started."""
@@ -87,9 +101,12 @@ class Ends:
         forget = functools.partial(self.forgettable, entry.spec.virtualization, entry.text_id)
         if ended.news:
             self._log.warning("sandbox_ended", sandbox_id=entry.text_id, reason=entry.reason, seen="at start")
+            entry.happenings.tell(states.Happening.STOPPED, reason=entry.reason)
+            self._books.gauges.ended(entry.reason or states.EndReason.LOST)
             self._books.journal.put_sandbox(holdings.record(entry, ended.oom_kills), forget if ended.forget else None)
         elif ended.forget:
             forget()
+        entry.happenings.end()
 
     def retire(self, entry: entries.Entry) -> None:
         """Keep an ended entry for as long as it can be read."""

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from traforo.domain import ids, specs, states
+from traforo.domain import clocks, ids, specs, states
+from traforo.worker import activities, happenings, samples
 from traforo.worker.runtimes import contract
 
 LIVE = frozenset(
@@ -68,6 +69,16 @@ class Entry:
     """Ends its execs after its death."""
     renewing: asyncio.Lock | None = None
     """Orders renewals, so that what the runtime keeps is what was acknowledged last."""
+    activity: activities.Activity = field(default_factory=lambda: activities.Activity(clocks.SystemClock()))
+    """When it was last used: whoever does something with it calls `activity.touch()`, or keeps an `activity.hold()`."""
+    happenings: happenings.Happenings = field(default_factory=lambda: happenings.Happenings(clocks.SystemClock()))
+    """Its events: whoever makes something happen calls `happenings.tell(kind, **facts)`."""
+    idle_seconds: float | None = None
+    """Seconds without use after which it ends; None for no such limit."""
+    history: samples.History | None = None
+    """What it used; None where nobody asked."""
+    last_activity_at: float | None = None
+    """Unix seconds; set in the terminal states, where it is known."""
     on_first_exec: Callable[[], None] | None = None
     """Observes the time to the first result; None once it was observed."""
 

@@ -10,22 +10,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from traforo.domain import clocks, errors, ids, specs
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import logs, metrics
-from traforo.worker import boxes, commands, entries, framelogs, logstores, outcomes, records, results, runs, watches
+from traforo.worker import (
+    boxes,
+    commands,
+    controls,
+    entries,
+    framelogs,
+    frames,
+    logstores,
+    outcomes,
+    records,
+    results,
+    runs,
+    streams,
+    watches,
+)
 from traforo.worker.runtimes import contract
 
 Exec = runs.Exec
+T = TypeVar("T")
 
+MAX_RESULT_BYTES = 16 * 1024 * 1024
+"""Longest value of a frame of kind `RESULT`."""
 _LOGS_PER_SANDBOX = 4
+_SIGKILL = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +95,17 @@ class Execs:
         self._start_duration = metrics.worker_exec_start_duration_seconds
         self._log = logs.get(__name__)
         self._closed = False
+        self.claim: Callable[[entries.Entry, contract.RunningExec], bool] | None = None
+        """Takes over, when a sandbox is adopted, commands that are somebody else's; True for those."""
 
     # ------------------------------------------------------------------------------------------- starting
 
-    async def start(self, entry: entries.Entry, wanted: specs.ExecSpec, *, hidden: bool = False) -> Exec:
+    async def start(
+        self, entry: entries.Entry, wanted: specs.ExecSpec, *, hidden: bool = False, kept: bool = False
+    ) -> Exec:
         """Start a command and return when it runs. A `hidden` one is in no list, and its caller forgets or shows it.
+
+        A worker that comes later kills hidden ones, but for those that are to be `kept`: it lists them in `kept`.
 
         Raises `StartFailed` (with `exec_id`; nothing ran and nothing is remembered), `NotFound` (user), `Conflict`,
         `RateLimited`, `TooLarge`.
@@ -98,8 +122,12 @@ class Execs:
             runtime=wanted.runtime,
             timeout_ms=wanted.timeout_ms,
             hidden=hidden,
+            kept=kept,
+            tag=wanted.tag,
+            background=wanted.background,
+            tty=wanted.terminal is not None,
         )
-        asked = commands.start(wanted, entry, _label(run))
+        asked = commands.start(wanted, entry, _label(run, stdin_given=wanted.stdin and not wanted.stdin_open))
         box = self._box(entry)
         box.reserve()
         run.began = self._clock.monotonic()
@@ -113,9 +141,89 @@ class Execs:
         self._start_duration.observe(self._clock.monotonic() - accepted)
         run.log = self._store.new(run, box.budget)
         self._watch.attach(box, run, running)
+        if wanted.stdin_data is not None:
+            await self._watch.give(run, wanted.stdin_data, finish=not wanted.stdin_open)
         if box.dead is not None and not running.ended.done():  # the sandbox died meanwhile, and its burial is over
             self._watch.end(box, run, contract.ExecExit())
         return run
+
+    def record(
+        self,
+        entry: entries.Entry,
+        *,
+        command: str | list[str],
+        runtime: str | None,
+        context_id: str,
+        timeout_ms: int | None,
+        tag: str | None = None,
+    ) -> Exec:
+        """Take in an exec that is no process of its own: it runs, is listed and journaled like any other.
+
+        Its maker feeds it, keeps its deadline and concludes it. Raises `Conflict` (the sandbox does not run),
+        `RateLimited`.
+        """
+        self._sandbox(entry)
+        box = self._box(entry)
+        box.reserve()
+        box.starting -= 1
+        run = Exec(
+            ids.new_exec_id(),
+            entry.text_id,
+            commands.cut(command),
+            self._clock.now(),
+            runtime=runtime,
+            timeout_ms=timeout_ms,
+            tag=tag,
+            context_id=context_id,
+        )
+        run.began = self._clock.monotonic()
+        run.log = self._store.new(run, box.budget)
+        self._watch.begin(box, run)
+        return run
+
+    def feed(self, run: Exec, kind: frames.Kind, payload: bytes) -> None:
+        """Add output (`STDOUT`, `STDERR`) or one whole value (`RESULT`, JSON text) to an exec of `record`.
+
+        What the disk refuses is counted as lost, and told to readers. Without effect after its end. Raises `TooLarge`
+        for a value of more than `MAX_RESULT_BYTES`.
+        """
+        if run.log is None or run.ending or not payload:
+            return
+        if kind is frames.Kind.RESULT and len(payload) > MAX_RESULT_BYTES:
+            raise errors.TooLarge(
+                f"cannot keep a value of more than {MAX_RESULT_BYTES} bytes", limit=MAX_RESULT_BYTES, field="result"
+            )
+        ms = int(self._clock.now() * 1000)
+        try:
+            if kind is frames.Kind.RESULT:
+                run.log.append(kind, payload, ms)
+            else:
+                run.log.add(kind, payload, ms)
+        except OSError as error:
+            if kind is frames.Kind.RESULT:
+                run.log.lost = run.log.lost.plus(kind, len(payload))
+            self._log.error("output_not_written", exec_id=run.id, sandbox_id=run.sandbox_id, error=str(error))
+        run.notify()
+
+    def conclude(self, run: Exec, outcome: outcomes.Outcome) -> None:
+        """Tell how an exec of `record` ended. Without effect when it has ended, as by the death of its sandbox."""
+        box = self._boxes.get(run.sandbox_id)
+        if box is not None:
+            self._watch.conclude(box, run, outcome)
+
+    def kept(self, entry: entries.Entry) -> list[Exec]:
+        """Return the hidden execs of a sandbox that are to be kept and run."""
+        box = self._boxes.get(entry.text_id)
+        return [] if box is None else [run for run in box.running.values() if run.kept]
+
+    def recorded(self, entry: entries.Entry) -> list[Exec]:
+        """Return the execs of `record` that have not ended.
+
+        After a restart of the worker those of a sandbox with a `kept` exec go on: somebody has to feed and conclude
+        them. Without one they are lost.
+        """
+        box = self._boxes.get(entry.text_id)
+        return [] if box is None else [run for run in box.running.values() if run.context_id is not None]
 
     def show(self, entry: entries.Entry, run: Exec) -> None:
         """Let a hidden exec that has ended be read like any other."""
@@ -139,8 +247,17 @@ class Execs:
         self._settle(box, entry)
         return run
 
-    def page(self, entry: entries.Entry, limit: int, cursor: str | None) -> tuple[list[Exec], str | None]:
-        """Return at most `limit` execs, newest first, and the cursor of the next page. Raises `InvalidRequest`."""
+    def page(
+        self,
+        entry: entries.Entry,
+        limit: int,
+        cursor: str | None,
+        wanted: Callable[[Exec], bool] | None = None,
+    ) -> tuple[list[Exec], str | None]:
+        """Return at most `limit` execs, newest first, and the cursor of the next page; of the `wanted` ones alone.
+
+        Raises `InvalidRequest`.
+        """
         if cursor is not None:
             try:
                 ids.parse_exec_id(cursor)
@@ -150,29 +267,31 @@ class Execs:
         if box is None:
             return [], None
         self._settle(box, entry)
-        return box.page(limit, cursor)
+        return box.page(limit, cursor, wanted)
 
     async def wait(self, run: Exec) -> None:
         """Return when the exec has ended; nothing happens to it if the caller goes away."""
-        if run.outcome is None:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            run.waiters.append(waiter)
-            await waiter
+        await run.end()
 
     async def result(self, run: Exec) -> dict[str, Any]:
         """Return what `schemas.Exec` describes: the exec and its output so far."""
-        log = await self._log_of(run)
         answer = run.summary()
-        read = functools.partial(
-            results.collect, log.view(), self._limits.result_bytes, log.dropped, ended=run.outcome is not None
-        )
-        output = await self._store.read(log, read, inline_bytes=results.INLINE_BYTES)
+        output = await self._output(run)
         answer["stdout"] = output.stdout
         answer["stderr"] = output.stderr
         answer["output"] = output.output
         answer["stdout_truncated"] = output.stdout_truncated
         answer["stderr_truncated"] = output.stderr_truncated
         return answer
+
+    async def _output(self, run: Exec) -> results.Output:
+        if run.log is None and run.outcome is not None and not run.logged:
+            return results.NO_OUTPUT  # as of most commands; there is no file to look for
+        log = await self._log_of(run)
+        read = functools.partial(
+            results.collect, log.view(), self._limits.result_bytes, log.dropped, ended=run.outcome is not None
+        )
+        return await self._store.read(log, read, inline_bytes=results.INLINE_BYTES)
 
     async def frames(self, run: Exec, *, cursor: int, wait: float, limit: int, encoding: results.Encoding) -> FramePage:
         """Return frames from `cursor` on. Where there is none yet, wait for one, or the end, for `wait` seconds."""
@@ -196,14 +315,59 @@ class Execs:
         return FramePage(shown, next_cursor, more, round(waited, 3), dropped)
 
     async def signal(self, run: Exec, number: int, *, tree: bool) -> None:
-        """Send a signal. Raises `Conflict` when the exec has ended."""
-        ended = errors.Conflict("cannot signal: the exec has ended", kind="process", id=run.id)
-        if run.running is None:
-            raise ended
+        """Send a signal. Raises `Conflict` when the exec has ended, or is no process."""
+        await controls.signal(run, number, tree=tree)
+
+    async def signal_all(self, wanted: Iterable[Exec], number: int, *, tree: bool) -> int:
+        """Send a signal to execs; return how many of them it reached."""
+        sent = [controls.signal(run, number, tree=tree) for run in wanted]
+        reached = 0
+        for result in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, errors.Conflict):
+                raise result
+            reached += result is None
+        return reached
+
+    async def kill(self, run: Exec) -> None:
+        """Kill the whole tree of an exec and return when its end is recorded. Raises `Conflict` (it is no process)."""
+        if run.outcome is not None:
+            return
         try:
-            await run.running.signal(number, tree=tree)
-        except errors.NotFound as error:
-            raise ended from error
+            await controls.signal(run, _SIGKILL, tree=True)
+        except errors.Conflict as error:
+            if error.fields.get("kind") != "process":
+                raise
+        except errors.Lost:
+            pass  # its sandbox is dead, and whoever buries that ends it
+        await run.end()
+
+    async def stream(self, run: Exec, cursor: int) -> streams.Stream:
+        """Return a reader of everything from a cursor on."""
+        return streams.Stream(run, await self._log_of(run), self._store, cursor)
+
+    def running(self, entry: entries.Entry, *, tag: str | None = None, pid: int | None = None) -> list[Exec]:
+        """Return the execs that run and have this tag, or this process id."""
+        box = self._boxes.get(entry.text_id)
+        found = [] if box is None else [run for run in box.running.values() if not run.hidden]
+        return [run for run in found if (tag is None or run.tag == tag) and (pid is None or run.pid == pid)]
+
+    # ------------------------------------------------------------------------------------- logs of everything
+
+    def visible(self, entry: entries.Entry) -> list[Exec]:
+        """Return every exec of a sandbox that can be asked about, in no order."""
+        box = self._boxes.get(entry.text_id)
+        if box is None:
+            return []
+        self._settle(box, entry)
+        return [run for run in box.everything() if not run.hidden]
+
+    async def log(self, run: Exec) -> framelogs.FrameLog:
+        """Return the log of an exec."""
+        return await self._log_of(run)
+
+    async def read(self, log: framelogs.FrameLog, work: Callable[[], T]) -> T:
+        """Read a log, in a thread where that may take long."""
+        return await self._store.read(log, work, inline_bytes=results.INLINE_BYTES)
 
     # ---------------------------------------------------------------------------------- lives of sandboxes
 
@@ -220,10 +384,19 @@ class Execs:
     async def adopt(self, entry: entries.Entry) -> None:
         """Take over the execs of a live sandbox that an earlier worker started."""
         box = self._box(entry)
+        going_on = False
         for running in await self._sandbox(entry).execs():
-            await self._adopt_one(box, running)
+            if self.claim is not None and self.claim(entry, running):
+                going_on = True
+            else:
+                await self._adopt_one(box, running)
+        going_on = going_on or any(run.kept for run in box.running.values())
         for run in [run for run in box.running.values() if run.running is None]:
-            self._watch.end(box, run, contract.ExecExit())
+            if run.context_id is not None and going_on:
+                await self._store.recover(run, box.budget)
+                self._watch.resume(box, run)
+            else:
+                self._watch.end(box, run, contract.ExecExit())
 
     async def _adopt_one(self, box: boxes.Box, running: contract.RunningExec) -> None:
         try:
@@ -233,7 +406,7 @@ class Execs:
             await self._watch.abandon(running, kill=False)
             return
         run = box.get(label.exec_id) or _from_label(box, label)
-        if label.hidden or run.outcome is not None:
+        if run.outcome is not None or (label.hidden and not label.kept):
             await self._watch.abandon(running, kill=label.hidden)
             return
         log = await self._store.recover(run, box.budget)
@@ -242,6 +415,9 @@ class Execs:
             self._watch.attach_told(box, run, running, told, log.exit_ms)
         else:
             self._watch.attach(box, run, running)
+            if label.stdin_given and run.input is not None:
+                # Nobody was told that it runs, and the rest of what it was to read is gone.
+                await self._watch.kill(run)
 
     async def end(self, entry: entries.Entry) -> None:
         """End every exec of a sandbox that is dead; return when all of it is recorded."""
@@ -312,7 +488,7 @@ class Execs:
         return log
 
 
-def _label(run: Exec) -> bytes:
+def _label(run: Exec, *, stdin_given: bool) -> bytes:
     return commands.encode(
         commands.Label(
             v=commands.LABEL_VERSION,
@@ -322,6 +498,11 @@ def _label(run: Exec) -> bytes:
             runtime=run.runtime,
             timeout_ms=run.timeout_ms,
             hidden=run.hidden,
+            kept=run.kept,
+            tag=run.tag,
+            background=run.background,
+            tty=run.tty,
+            stdin_given=stdin_given,
         )
     )
 
@@ -334,6 +515,11 @@ def _from_label(box: boxes.Box, label: commands.Label) -> Exec:
         label.started_at,
         runtime=label.runtime,
         timeout_ms=label.timeout_ms,
+        hidden=label.hidden,
+        kept=label.kept,
+        tag=label.tag,
+        background=label.background,
+        tty=label.tty,
     )
 
 

@@ -6,20 +6,19 @@ speaks no HTTP, and it trusts nothing a descriptor claims to be.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from traforo.api import threads
 from traforo.domain import errors
-from traforo.worker import descriptors, entries, paths
+from traforo.worker import activities, changes, conditions, descriptors, entries, insides, paths, replacements, walks
 from traforo.worker.runtimes import contract
 
 MAX_CONTENT_BYTES = 10 * 1024 * 1024
 """Largest file that is read or written in one piece of memory, as JSON has it."""
-MAX_ENTRIES = 100_000
+MAX_ENTRIES = walks.MAX_ENTRIES
 """Entries of the largest directory that can be listed."""
-_SORT_INLINE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,8 @@ class Written:
     bytes_written: int
     size: int
     """Bytes of the file now."""
+    etag: str
+    """Names this version of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +43,52 @@ class Page:
 class OpenFile:
     """A regular file that was opened for reading. Close it."""
 
-    def __init__(self, fd: int, path: str, size: int) -> None:
+    def __init__(self, fd: int, path: str, hold: activities.Hold | None = None) -> None:
+        """Take over a descriptor that was checked."""
         self._fd = fd
         self._path = path
-        self.size = size
+        self._hold = hold
+        self.found = os.fstat(fd)
+        """Its facts at the time of opening."""
+        self.size = self.found.st_size
         """Bytes at the time of opening."""
+
+    def fileno(self) -> int:
+        """Return its descriptor, which stays its own."""
+        return self._fd
+
+    def seek(self, offset: int) -> None:
+        """Go on reading from there."""
+        os.lseek(self._fd, offset, os.SEEK_SET)
 
     async def read(self, limit: int) -> bytes:
         """Read up to `limit` bytes; fewer at the end alone. Raises `InvalidRequest`."""
         with descriptors.translated(self._path):
             if limit <= descriptors.INLINE_BYTES:
                 return descriptors.read(self._fd, limit)
-            return await asyncio.to_thread(descriptors.read, self._fd, limit)
+            return await threads.run(descriptors.read, self._fd, limit)
 
     def close(self) -> None:
         """Close it. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            if self._hold is not None:
+                self._hold.release()
 
 
 class Files:
     """Files of every sandbox of this worker. `user` None is the image's default user."""
+
+    def __init__(self) -> None:
+        self.turns = walks.Turns()
+        """Who walks a tree."""
+        self.watches = changes.Watches()
+        """Who is told of changes."""
+
+    async def close(self) -> None:
+        """End what goes on by itself."""
+        await self.watches.close()
 
     async def write(
         self,
@@ -73,29 +98,51 @@ class Files:
         *,
         user: str | None,
         append: bool = False,
-        mode: int = 0o644,
+        mode: int | None = None,
         exclusive: bool = False,
+        wanted: conditions.Conditions = conditions.NONE,
     ) -> Written:
-        """Write what `content` gives to a file, making its parents; `exclusive` refuses one that exists.
+        """Write what `content` gives to a file, making its parents.
 
-        When `content` raises, what came before is in the file. Raises what the runtime raises for a path, `DiskFull`.
+        It takes the place of an old file as a whole, at the end; when `content` raises, the old one is still there. The
+        exceptions are told in `replacements`, and two are asked for: with `append`, and with `exclusive` (which refuses
+        a file that exists), the file itself is written as it comes. Raises what the runtime raises for a path,
+        `PreconditionFailed`, `DiskFull`.
         """
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC) | (os.O_EXCL if exclusive else 0)
-        fd = await _sandbox(entry).files.open(path, flags, mode, user=_user(entry, user))
+        inside, name = insides.files(entry), insides.user(entry, user)
+        with entry.activity.hold():
+            if append or exclusive:
+                flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else 0) | (os.O_EXCL if exclusive else 0)
+                bits = replacements.DEFAULT_MODE if mode is None else mode
+                return await self._straight(inside, path, content, name, flags, bits)
+            writing = await replacements.begin(inside, path, user=name, mode=mode, wanted=wanted)
+            try:
+                written = await _copy(content, writing.fd, path)
+                found = await writing.commit()
+            finally:
+                await writing.abandon()
+        return Written(written, found.st_size, conditions.etag(found))
+
+    async def _straight(
+        self, inside: contract.Files, path: str, content: AsyncIterator[bytes], user: str, flags: int, mode: int
+    ) -> Written:
+        """Write to the file itself, as it comes."""
+        fd = await inside.open(path, flags, mode, user=user)
         try:
             descriptors.check(fd, path)
             written = await _copy(content, fd, path)
-            return Written(written, os.fstat(fd).st_size)
+            found = os.fstat(fd)
+            return Written(written, found.st_size, conditions.etag(found))
         finally:
             os.close(fd)
 
     async def open(self, entry: entries.Entry, path: str, *, user: str | None) -> OpenFile:
         """Open a file for reading. Raises what the runtime raises for a path."""
-        fd = await _sandbox(entry).files.open(path, os.O_RDONLY, user=_user(entry, user))
+        hold = entry.activity.hold()
         try:
-            return OpenFile(fd, path, descriptors.check(fd, path))
+            return await opened(insides.files(entry), path, insides.user(entry, user), hold)
         except BaseException:
-            os.close(fd)
+            hold.release()
             raise
 
     async def content(self, entry: entries.Entry, path: str, *, user: str | None) -> bytes:
@@ -116,7 +163,7 @@ class Files:
     async def stat(self, entry: entries.Entry, path: str, *, user: str | None) -> contract.FileStat | None:
         """Return facts about a path, a link itself and not what it points to; None where nothing exists."""
         try:
-            return await _sandbox(entry).files.stat(path, user=_user(entry, user), follow=False)
+            return await insides.files(entry).stat(path, user=insides.user(entry, user), follow=False)
         except errors.NotFound as error:
             if error.fields.get("kind") == "file":
                 return None
@@ -127,30 +174,21 @@ class Files:
     ) -> Page:
         """Return a page of what is below a directory. Raises `TooLarge` for more than `MAX_ENTRIES`."""
         start = _offset(cursor)
-        listing = await _sandbox(entry).files.list(
-            path, user=_user(entry, user), recursive=recursive, limit=MAX_ENTRIES + 1
-        )
-        if listing.truncated or len(listing.entries) > MAX_ENTRIES:
-            raise errors.TooLarge(
-                f"cannot list {paths.shown(path)[:200]!r}: more than {MAX_ENTRIES} entries", limit=MAX_ENTRIES
-            )
-        if len(listing.entries) <= _SORT_INLINE:
-            found = _sorted(listing.entries)
-        else:
-            found = await asyncio.to_thread(_sorted, listing.entries)
+        inside, name = insides.files(entry), insides.user(entry, user)
+        found = await walks.walk(inside, path, user=name, recursive=recursive, limit=MAX_ENTRIES)
         end = start + limit
         return Page(found[start:end], str(end) if end < len(found) else None)
 
     async def mkdir(self, entry: entries.Entry, path: str, *, user: str | None, recursive: bool) -> bool:
         """Make a directory, with `recursive` its parents too; False if it was there."""
-        return await _sandbox(entry).files.mkdir(path, user=_user(entry, user), parents=recursive)
+        return await insides.files(entry).mkdir(path, user=insides.user(entry, user), parents=recursive)
 
     async def remove(self, entry: entries.Entry, path: str, *, user: str | None, recursive: bool, force: bool) -> None:
         """Remove a file, a link or a directory; with `force` nothing to remove is fine. Never the root."""
         if paths.is_root(path):
             raise errors.InvalidRequest("cannot remove '/': delete the sandbox instead", field="path")
         try:
-            await _sandbox(entry).files.remove(path, user=_user(entry, user), recursive=recursive)
+            await insides.files(entry).remove(path, user=insides.user(entry, user), recursive=recursive)
         except errors.NotFound as error:
             if not force or error.fields.get("kind") != "file":
                 raise
@@ -176,7 +214,7 @@ async def _write(fd: int, data: bytes, path: str) -> None:
         if len(data) <= descriptors.INLINE_BYTES:
             descriptors.write(fd, data)
         else:
-            await asyncio.to_thread(descriptors.write, fd, data)
+            await threads.run(descriptors.write, fd, data)
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -184,19 +222,15 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def _sandbox(entry: entries.Entry) -> contract.RunningSandbox:
-    if entry.running is None:
-        text = f"cannot use the files: the sandbox is {entry.state.value}"
-        raise errors.Conflict(text, state=entry.state.value)
-    return entry.running
-
-
-def _user(entry: entries.Entry, user: str | None) -> str:
-    return user or entry.rootfs.user
-
-
-def _sorted(found: Sequence[contract.FileStat]) -> list[contract.FileStat]:
-    return sorted(found, key=lambda stat: stat.path.encode(errors="surrogateescape"))
+async def opened(inside: contract.Files, path: str, user: str, hold: activities.Hold | None = None) -> OpenFile:
+    """Open a file for reading; `hold` is released when it is closed. Raises what the runtime raises for a path."""
+    fd = await inside.open(path, os.O_RDONLY, user=user)
+    try:
+        descriptors.check(fd, path)
+        return OpenFile(fd, path, hold)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _offset(cursor: str | None) -> int:

@@ -142,12 +142,18 @@ class FrameLog:
     def dropped(self) -> frames.Amounts:
         """What is gone: the content of dropped segments, and what the disk refused."""
         before = self._segments[0].before if self._segments else self._written
-        return frames.Amounts(before.stdout + self.lost.stdout, before.stderr + self.lost.stderr)
+        return before.plus_all(self.lost)
 
     @property
     def held(self) -> int:
         """Bytes of output that can be read."""
         return self._written.total - self._segments[0].before.total if self._segments else 0
+
+    def locates(self, number: int) -> bool:
+        """Whether it is known how many bytes came before frame `number`: not of what was dropped before a restart."""
+        if number >= self.oldest:
+            return True
+        return any(segment.first <= number < segment.first + len(segment.offsets) for segment in self._gone)
 
     def position(self, number: int) -> int:
         """Return how many bytes of output came before frame `number`; 0 where that is not known any more."""
@@ -193,6 +199,23 @@ class FrameLog:
         else:
             self._stale = True
 
+    def add(self, kind: frames.Kind, payload: bytes, ms: int) -> None:
+        """Write a piece of a stream that is in memory. Raises OSError when the disk refuses: then some may be written.
+
+        What was not is counted as lost.
+        """
+        left = memoryview(payload)
+        try:
+            while left:
+                move = self.begin(kind, ms)
+                piece = bytes(left[: move.room])
+                move.write(piece)
+                self.commit(move, len(piece))
+                left = left[len(piece) :]
+        except OSError:
+            self.lost = self.lost.plus(kind, len(left))
+            raise
+
     def append(self, kind: frames.Kind, payload: bytes, ms: int, *, flags: int = 0) -> None:
         """Write one frame whose payload is in memory. Raises OSError when the disk refuses."""
         move = self._place(kind, ms, flags, len(payload))
@@ -209,8 +232,8 @@ class FrameLog:
         """
         try:
             view = self.view()
-            for kind in sorted(self._newest):
-                if view.unfinished(self._newest[kind]):
+            for kind in frames.STREAMS:
+                if kind in self._newest and view.unfinished(self._newest[kind]):
                     self.append(kind, b"", ms, flags=frames.FINAL)
             if exit_frame is not None:
                 self.append(frames.Kind.EXIT, exit_frame, ms)
@@ -218,13 +241,17 @@ class FrameLog:
             self.finished = True
             self.close()
 
-    def missing(self, stdout: int, stderr: int, count: int) -> None:
+    def missing(self, told: frames.Amounts, count: int) -> None:
         """Count as lost what was once written and is in no file any more, as after a failure of power.
 
-        `stdout`, `stderr`: bytes written; `count`: frames there were, so that cursors keep their meaning.
+        `told`: what was written; `count`: frames there were, so that cursors keep their meaning.
         """
         written = self._written
-        self.lost = frames.Amounts(max(0, stdout - written.stdout), max(0, stderr - written.stderr))
+        self.lost = frames.Amounts(
+            max(0, told.stdout - written.stdout),
+            max(0, told.stderr - written.stderr),
+            max(0, told.results - written.results),
+        )
         if self.empty:
             self.count = count
 

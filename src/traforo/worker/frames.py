@@ -28,6 +28,7 @@ OPEN = 1
 FINAL = 2
 """Flag: the stream ends here; bytes of an unfinished code point that were carried so far become U+FFFD."""
 
+_MAX_U32 = 2**32 - 1
 _CARRY_BYTES = 3  # one less than the longest UTF-8 sequence
 
 
@@ -38,8 +39,12 @@ class Kind(enum.IntEnum):
     STDERR = 2
     EXIT = 3
     """How the exec ended, as JSON text; the last frame of a log."""
+    RESULT = 4
+    """A value that code gave back, as JSON text; each is whole in one frame."""
 
 
+STREAMS = (Kind.STDOUT, Kind.STDERR)
+"""What is cut into frames anywhere; of other kinds each frame is complete."""
 _KINDS = {int(kind): kind for kind in Kind}
 
 
@@ -73,25 +78,38 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Bytes of payload of each stream."""
+    """Bytes of payload of each kind but the exit."""
 
     stdout: int = 0
     stderr: int = 0
+    results: int = 0
 
     @property
     def total(self) -> int:
-        """Bytes of both streams together."""
-        return self.stdout + self.stderr
+        """Bytes of everything together."""
+        return self.stdout + self.stderr + self.results
 
     def of(self, kind: Kind) -> int:
-        """Return the bytes of one stream."""
-        return self.stdout if kind is Kind.STDOUT else self.stderr
+        """Return the bytes of one kind."""
+        match kind:
+            case Kind.STDOUT:
+                return self.stdout
+            case Kind.STDERR:
+                return self.stderr
+        return self.results
 
     def plus(self, kind: Kind, count: int) -> Amounts:
-        """Return the amounts with `count` bytes more of one stream."""
-        if kind is Kind.STDOUT:
-            return Amounts(self.stdout + count, self.stderr)
-        return Amounts(self.stdout, self.stderr + count)
+        """Return the amounts with `count` bytes more of one kind."""
+        match kind:
+            case Kind.STDOUT:
+                return Amounts(self.stdout + count, self.stderr, self.results)
+            case Kind.STDERR:
+                return Amounts(self.stdout, self.stderr + count, self.results)
+        return Amounts(self.stdout, self.stderr, self.results + count)
+
+    def plus_all(self, other: Amounts) -> Amounts:
+        """Return both together."""
+        return Amounts(self.stdout + other.stdout, self.stderr + other.stderr, self.results + other.results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +123,8 @@ class SegmentHeader:
 
     def pack(self) -> bytes:
         """Return the `SEGMENT_HEADER_BYTES` bytes on disk."""
-        return _SEGMENT.pack(_SEGMENT_MAGIC, self.first, 0, self.before.stdout, self.before.stderr)
+        results = min(self.before.results, _MAX_U32)  # four bytes were left; what results may take is far below
+        return _SEGMENT.pack(_SEGMENT_MAGIC, self.first, results, self.before.stdout, self.before.stderr)
 
 
 def unpack(data: bytes | memoryview) -> Header | None:
@@ -122,8 +141,8 @@ def unpack_segment(data: bytes) -> SegmentHeader | None:
     """Read a segment header from `SEGMENT_HEADER_BYTES` bytes; None when that is not one."""
     if len(data) < SEGMENT_HEADER_BYTES:
         return None
-    magic, first, _, stdout, stderr = _SEGMENT.unpack_from(data)
-    return SegmentHeader(first, Amounts(stdout, stderr)) if magic == _SEGMENT_MAGIC else None
+    magic, first, results, stdout, stderr = _SEGMENT.unpack_from(data)
+    return SegmentHeader(first, Amounts(stdout, stderr, results)) if magic == _SEGMENT_MAGIC else None
 
 
 def split(data: bytes) -> list[Frame]:
@@ -164,11 +183,17 @@ class Texts:
     def __init__(self, carries: dict[Kind, bytes] | None = None) -> None:
         self._carries = dict(carries or {})
 
+    def begin(self, kind: Kind, carry: bytes) -> None:
+        """Tell what a stream carries into the next frame."""
+        self._carries[kind] = carry
+
     def decode(self, frame: Frame) -> str:
         """Return the text of the next frame."""
         kind = frame.header.kind
         decoded, carried = text(
-            self._carries.get(kind, b""), frame.payload, final=kind is Kind.EXIT or bool(frame.header.flags & FINAL)
+            self._carries.get(kind, b""),
+            frame.payload,
+            final=kind not in STREAMS or bool(frame.header.flags & FINAL),
         )
         self._carries[kind] = carried
         return decoded

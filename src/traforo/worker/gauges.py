@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from traforo.domain import states
 from traforo.telemetry import labels, metrics
 from traforo.worker import admissions, entries
 
@@ -17,6 +18,10 @@ class Gauges:
     def __init__(self, worker: metrics.WorkerMetrics) -> None:
         self._metrics = worker
         self._ready: dict[tuple[str, str, float], Any] = {}
+
+        self._ended = {
+            reason: worker.worker_sandboxes_ended_total.labels(reason=reason.value) for reason in states.EndReason
+        }
 
     def totals(self, host: admissions.Host) -> None:
         """Tell what this worker may give away. Nothing waits ahead of demand yet, and the gauges say so."""
@@ -45,6 +50,10 @@ class Gauges:
                 self._ready[key] = series
         series.observe(seconds)
         self._metrics.worker_warm_miss_total.inc()
+
+    def ended(self, reason: states.EndReason) -> None:
+        """Count one end."""
+        self._ended[reason].inc()
 
     def first_exec(self, entry: entries.Entry, seconds: float) -> None:
         """Count the time to the first result of a sandbox."""

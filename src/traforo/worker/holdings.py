@@ -53,6 +53,8 @@ class Holdings:
     roster: rosters.Roster
     expiries: leases.Deadlines
     """When each live sandbox expires."""
+    idles: leases.Deadlines
+    """When to look whether a sandbox with an idle limit is idle, in monotonic seconds."""
     unproven: leases.Deadlines
     """When reservations end whose sandbox could not be proven dead: its deadline is the proof that is left."""
     repeats: repeats.Repeats
@@ -88,4 +90,7 @@ def record(entry: entries.Entry, oom_kills: int = 0) -> records.SandboxRecord:
         jti=entry.jti,
         jti_expires_at=entry.jti_expires_at,
         image=entry.rootfs,
+        idle_seconds=entry.idle_seconds,
+        last_activity_at=entry.last_activity_at,
+        events=entry.happenings.with_record(),
     )

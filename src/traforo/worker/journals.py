@@ -21,7 +21,7 @@ from typing import Any
 
 from traforo.domain import clocks
 from traforo.telemetry import logs
-from traforo.worker import journalfiles, records
+from traforo.worker import happenings, journalfiles, records
 
 BATCH_SECONDS = 0.02
 """How long the first write of a batch waits for others: what a crash can lose."""
@@ -82,6 +82,12 @@ class Journal:
     def put_exec(self, record: records.ExecRecord, then: Callable[[], None] | None = None) -> None:
         """Write an exec behind the caller's back; `then` is called on the loop when it is safe on disk."""
         self._put(("exec", record.exec_id), record, then)
+
+    def put_event(self, sandbox_id: str, event: happenings.Event) -> None:
+        """Write an event of a sandbox behind the caller's back."""
+        self._put(
+            ("event", f"{sandbox_id}/{event.number}"), records.EventRecord(sandbox_id=sandbox_id, event=event), None
+        )
 
     def put_token(self, jti: str, expires_at: float) -> None:
         """Remember that a token was used, until it would expire."""
@@ -180,7 +186,7 @@ class Journal:
         for attempt in range(1, RETRIES + 1):
             try:
                 journalfiles.write(connection, rows)
-            except sqlite3.Error:
+            except journalfiles.FAILURES:
                 self._log.exception("journal_write_failed", attempt=attempt, rows=len(rows))
                 time.sleep(RETRY_SECONDS * attempt)
             else:
@@ -190,7 +196,7 @@ class Journal:
     def _prune(self, connection: sqlite3.Connection) -> None:
         try:
             journalfiles.prune(connection, self._clock.now(), self._retention)
-        except sqlite3.Error:
+        except journalfiles.FAILURES:
             self._log.exception("journal_prune_failed")
 
 

@@ -29,6 +29,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jti_expires_at: float = 0.0
     repeat_key: str | None = None
     repeat_fingerprint: str | None = None
+    idle_seconds: float | None = None
+    """Seconds without use after which it ends."""
     image: contract.Rootfs | None = None
     """None where it did not fit; then it is asked for again."""
 
@@ -37,8 +39,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Label)
 
 
-def encode(entry: entries.Entry, *, expires_at: float) -> bytes:
-    """Return the label of a sandbox with this end of its lease. Raises `TooLarge`."""
+def encode(entry: entries.Entry, *, expires_at: float, idle_seconds: float | None) -> bytes:
+    """Return the label of a sandbox with this end of its lease and this idle limit. Raises `TooLarge`."""
     label = Label(
         v=VERSION,
         spec=entry.spec,
@@ -49,6 +51,7 @@ def encode(entry: entries.Entry, *, expires_at: float) -> bytes:
         jti_expires_at=entry.jti_expires_at,
         repeat_key=entry.repeat_key,
         repeat_fingerprint=entry.repeat_fingerprint,
+        idle_seconds=idle_seconds,
         image=entry.rootfs,
     )
     data = _encoder.encode(label)

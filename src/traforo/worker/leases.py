@@ -1,7 +1,7 @@
-"""When sandboxes end by themselves: pure decisions over wall time in Unix seconds.
+"""When sandboxes end by themselves: pure decisions over time in seconds.
 
-A lease is the caller's limit on the life of a sandbox. This module says until when one holds and which are over; the
-supervisor asks it with the time in hand and acts.
+A lease is the caller's limit on the life of a sandbox, an idle limit the one on how long nobody uses it. This module
+says until when they hold and which are over; the supervisor asks it with the time in hand and acts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from traforo.domain import errors
 MIN_TTL = 1.0
 """Seconds; expiry is enforced to the second, so a shorter lease could not be kept."""
 
+MIN_IDLE = 5.0
+"""Seconds; a caller has to have the time to come back."""
+NO_IDLE = 0.0
+"""Asked for in a renewal, it takes the idle limit away."""
+_SLACK = 0.001  # seconds; less is what floating point leaves over
+
 
 def ttl(asked: float | None, *, default: float, most: float) -> float:
     """Return the length of a lease in seconds. Raises `InvalidRequest` outside of 1 second to `most`."""
@@ -22,6 +28,27 @@ def ttl(asked: float | None, *, default: float, most: float) -> float:
             f"cannot lease for {seconds:g} seconds: it must be from {MIN_TTL:g} to {most:g}", field="ttl_seconds"
         )
     return float(seconds)
+
+
+def idle(asked: float | None, *, most: float) -> float | None:
+    """Return an idle limit in seconds, None for none. Raises `InvalidRequest` outside of 5 seconds to `most`."""
+    if asked is None or asked == NO_IDLE:
+        return None
+    if not MIN_IDLE <= asked <= most:
+        raise errors.InvalidRequest(
+            f"cannot end the sandbox after {asked:g} idle seconds: it must be from {MIN_IDLE:g} to {most:g}",
+            field="idle_seconds",
+        )
+    return float(asked)
+
+
+def idle_left(limit: float, idle_for: float) -> float:
+    """Return in how many seconds a sandbox that was idle for so long has to be looked at again; 0: it is over.
+
+    That is never later than the limit can be reached: whoever uses it meanwhile only moves the moment away.
+    """
+    left = limit - idle_for
+    return left if left > _SLACK else 0.0
 
 
 class Deadlines:

@@ -60,7 +60,7 @@ BIRTHS = (SandboxState.PENDING, SandboxState.MISSING)
 """How an entry begins: a create, or an earlier worker's sandbox that was not yet asked about."""
 TERMINAL = frozenset({SandboxState.STOPPED, SandboxState.FAILED})
 """States without a way out; exactly these have an `EndReason` for good."""
-STOP_REASONS = frozenset({EndReason.DELETED, EndReason.EXPIRED, EndReason.WORKER_STOPPED})
+STOP_REASONS = frozenset({EndReason.DELETED, EndReason.EXPIRED, EndReason.IDLE, EndReason.WORKER_STOPPED})
 """Reasons for which a sandbox is stopped; the others happen to it."""
 
 _S = SandboxState
@@ -75,9 +75,9 @@ TABLE = (
     Transition(_S.RUNNING, _E.HIBERNATED, _S.HIBERNATED, "its state is on disk, its memory free"),
     Transition(_S.PAUSED, _E.HIBERNATED, _S.HIBERNATED, "its state is on disk, its memory free"),
     Transition(_S.HIBERNATED, _E.WOKEN, _S.STARTING, "it is restored from disk"),
-    Transition(_S.RUNNING, _E.STOP, _S.STOPPING, "deleted, expired, or the worker stops"),
-    Transition(_S.PAUSED, _E.STOP, _S.STOPPING, "deleted, expired, or the worker stops"),
-    Transition(_S.HIBERNATED, _E.STOP, _S.STOPPING, "deleted, expired, or the worker stops"),
+    Transition(_S.RUNNING, _E.STOP, _S.STOPPING, "deleted, expired, idle, or the worker stops"),
+    Transition(_S.PAUSED, _E.STOP, _S.STOPPING, "deleted, expired, idle, or the worker stops"),
+    Transition(_S.HIBERNATED, _E.STOP, _S.STOPPING, "deleted, expired, idle, or the worker stops"),
     Transition(_S.RUNNING, _E.DIED, _S.STOPPED, "its init died: out of memory, or lost"),
     Transition(_S.PAUSED, _E.DIED, _S.STOPPED, "its init died: out of memory, or lost"),
     Transition(_S.STOPPING, _E.DIED, _S.STOPPED, "everything it held is free again"),

@@ -48,7 +48,7 @@ class LogStore:
             log = await self.in_thread(recover)
         else:
             log = self.new(run, budget)
-        log.missing(run.written.stdout, run.written.stderr, run.written.frames)
+        log.missing(runs.amounts(run.written), run.written.frames)
         if run.log is not None:  # somebody else was quicker
             return run.log
         log.count_in(finished=run.outcome is not None)

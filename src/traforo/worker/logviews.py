@@ -57,7 +57,10 @@ class View:
         if not self.segments:
             return frames.Amounts()
         before = self.segments[0].before
-        return frames.Amounts(self.written.stdout - before.stdout, self.written.stderr - before.stderr)
+        written = self.written
+        return frames.Amounts(
+            written.stdout - before.stdout, written.stderr - before.stderr, written.results - before.results
+        )
 
     def read(self, cursor: int, limit: int, max_bytes: int) -> list[frames.Frame]:
         """Return at most `limit` frames from `cursor` on, or from the oldest there is.
@@ -76,6 +79,10 @@ class View:
             if found and (len(piece) < there or len(found) >= limit):
                 break
         return found
+
+    def header(self, number: int) -> frames.Header | None:
+        """Return the header of one frame; None when it was dropped."""
+        return self._tail(number)[0]
 
     def carry(self, frame: frames.Frame) -> bytes:
         """Return the unfinished code point that the stream of `frame` carries into it."""

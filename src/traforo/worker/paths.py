@@ -46,6 +46,24 @@ def check(path: str) -> str:
     return path
 
 
+def cursor(path: str) -> str:
+    """Return a path as the cursor behind which a list goes on."""
+    return base64.urlsafe_b64encode(exact(path)).decode()
+
+
+def read_cursor(text: str | None) -> str | None:
+    """Return the path of a cursor. Raises `InvalidRequest`."""
+    if text is None:
+        return None
+    try:
+        found = base64.b64decode(text, altchars=b"-_", validate=True).decode(errors="surrogateescape")
+    except (binascii.Error, ValueError) as error:
+        raise errors.InvalidRequest("cannot continue: malformed cursor", field="cursor") from error
+    if not found.startswith("/"):
+        raise errors.InvalidRequest("cannot continue: malformed cursor", field="cursor")
+    return found
+
+
 def exact(path: str) -> bytes:
     """Return the bytes of a path. Raises `InvalidRequest` for text that cannot be one."""
     try:

@@ -80,10 +80,12 @@ async def running(
         stack.push_async_callback(images.close)
         await images.start()
         runtimes = runtimes if runtimes is not None else await asyncio.to_thread(drivers.make, settings)
+        _check_limits(settings, runtimes)
         await chores.warm(images)
         ending = assemblies.Ending()
         context = await assemblies.assemble(settings, host, runtimes, images, clock, stack, ending)
-        server = await stack.enter_async_context(servers.serve(app.build(context), settings.listen))
+        serving = servers.serve(app.build(context), settings.listen, takeover=context.ports)
+        server = await stack.enter_async_context(serving)
         context.place.base_url = settings.url_at(server.port)
         ending.keep = settings.stop_policy == "keep"
         await _register(context, stack)
@@ -107,6 +109,21 @@ def _claim(settings: worker.WorkerSettings, stack: contextlib.AsyncExitStack) ->
     except BlockingIOError as error:
         message = f"cannot use the directory '{settings.state_dir}': another worker does"
         raise errors.Conflict(message, hint="give each worker of a host a state_dir, run_dir and uid_base") from error
+
+
+def _check_limits(settings: worker.WorkerSettings, runtimes: Mapping[str, contract.Runtime]) -> None:
+    """Say which limits of sandboxes this host cannot enforce. Raises `StartFailed` where all are required."""
+    for name, runtime in runtimes.items():
+        missing = ", ".join(sorted(contract.LIMITS - runtime.limits_enforced))
+        if not missing:
+            continue
+        if settings.limits_required:
+            raise errors.StartFailed(
+                f"this host cannot enforce the limits of a sandbox: {missing}",
+                stage="limits",
+                hint="see `traforo doctor`; TRAFORO_WORKER_REQUIRE_LIMITS=false starts the worker without them",
+            )
+        logs.get(__name__).warning("limits_not_enforced", virtualization=name, limits=missing)
 
 
 def _filled(settings: worker.WorkerSettings, host: admissions.Host) -> worker.WorkerSettings:

@@ -50,7 +50,8 @@ class Pump:
         on_output: Callable[[], None],
     ) -> None:
         self._log = log
-        self._fds = {frames.Kind.STDOUT: stdout, frames.Kind.STDERR: stderr}
+        found = {frames.Kind.STDOUT: stdout, frames.Kind.STDERR: stderr}
+        self._fds = {kind: fd for kind, fd in found.items() if fd >= 0}  # a terminal has one
         self._clock = clock
         self._executor = executor
         self._on_output = on_output
@@ -59,6 +60,8 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._resting: set[frames.Kind] = set()
         self._moving: asyncio.Future[int] | None = None
+        self.moving_ms: int | None = None
+        """Time (Unix milliseconds) of output that is being moved and will be in the log; None when none is."""
         self._last = 0.0
         self._stopped = False
         self._after: Callable[[], None] | None = None
@@ -152,11 +155,12 @@ class Pump:
         for watched in list(self._watched):
             self._unwatch(watched)
             self._resting.add(watched)
+        self.moving_ms = move.header.ms if move.header is not None else None
         self._moving = self._loop.run_in_executor(self._executor, move.run, fd, framelogs.MAX_FRAME_BYTES)
         self._moving.add_done_callback(lambda done: self._moved(kind, move, done))
 
     def _moved(self, kind: frames.Kind, move: logmoves.Move, done: asyncio.Future[int]) -> None:
-        self._moving = None
+        self._moving = self.moving_ms = None
         pause = 0.0
         if done.cancelled():
             pause = RETRY_SECONDS

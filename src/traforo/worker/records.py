@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from traforo.domain import specs, states
+from traforo.worker import happenings
 from traforo.worker.runtimes import contract
 
 
@@ -32,6 +33,17 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     jti: str | None = None
     jti_expires_at: float = 0.0
     image: contract.Rootfs | None = None
+    idle_seconds: float | None = None
+    last_activity_at: float | None = None
+    events: tuple[happenings.Event, ...] = ()
+    """What tells of its birth and its end; the others have rows of their own."""
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a sandbox."""
+
+    sandbox_id: str
+    event: happenings.Event
 
 
 class ExecRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

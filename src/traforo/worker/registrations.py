@@ -65,6 +65,8 @@ class Registration:
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         self._log = logs.get(__name__)
+        self._base_url = ""
+        """What the control plane knows us by; another worker may have taken our id meanwhile."""
         self.registered = False
         """Whether the control plane accepted the last heartbeat."""
 
@@ -83,7 +85,7 @@ class Registration:
         if self.registered:
             self.registered = False
             try:
-                await self._call("DELETE", None)
+                await self._call("DELETE", None, {"base_url": self._base_url})
             except _FailedError as error:
                 self._log.warning("deregistration_failed", error=str(error))
 
@@ -91,7 +93,8 @@ class Registration:
         failures = 0
         while True:
             try:
-                answer = await self._call("PUT", self._facts())
+                facts = self._facts()
+                answer = await self._call("PUT", facts)
             except _FailedError as error:
                 failures += 1
                 if self.registered or failures == 1:
@@ -102,16 +105,23 @@ class Registration:
             if not self.registered:
                 self._log.info("registered", control_url=self._url)
             failures, self.registered = 0, True
+            self._base_url = str(facts["base_url"])
             heartbeat = min(self._heartbeat, asked_interval(answer) or self._heartbeat)
             await self._sleep(beat_after(heartbeat, self._jitter, self._chance()))
 
-    async def _call(self, method: str, body: Mapping[str, Any] | None) -> bytes:
+    async def _call(self, method: str, body: Mapping[str, Any] | None, query: Mapping[str, str] | None = None) -> bytes:
         """Make one call and return the answer's body. Raises `_FailedError`."""
         token = self._authority.sign_internal(self._worker_id)
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         try:
             answer = await self._client.request(
-                method, self._url, json=body, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False
+                method,
+                self._url,
+                params=query,
+                json=body,
+                headers=headers,
+                timeout=TIMEOUT_SECONDS,
+                follow_redirects=False,
             )
         except httpx2.HTTPError as error:
             raise _FailedError(f"{type(error).__name__}: {error}") from error

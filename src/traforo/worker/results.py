@@ -7,6 +7,7 @@ encoded. It refuses to wait: whether there is enough to answer is decided in `tr
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +21,8 @@ INLINE_BYTES = 64 * 1024
 PAGE_BYTES = 1024 * 1024
 """Bytes of output in one page of frames; a page always has a frame if there is one."""
 _CHUNK_FRAMES = 1000
-_STREAMS = (frames.Kind.STDOUT, frames.Kind.STDERR)
-_NAMES = {frames.Kind.STDOUT: "stdout", frames.Kind.STDERR: "stderr", frames.Kind.EXIT: "exit"}
+_STREAMS = frames.STREAMS
+_NAMES = {kind: kind.name.lower() for kind in frames.Kind}
 
 Encoding = Literal["utf8", "base64"]
 
@@ -36,6 +37,9 @@ class Output:
     """Both streams in the order in which they arrived."""
     stdout_truncated: bool = False
     stderr_truncated: bool = False
+
+
+NO_OUTPUT = Output()
 
 
 class ShownFrame(msgspec.Struct, frozen=True):
@@ -61,6 +65,8 @@ def collect(view: logviews.View, max_bytes: int, gone: frames.Amounts, *, ended:
     while any(left.values()) and (found := view.read(cursor, _CHUNK_FRAMES, PAGE_BYTES)):
         for frame in found:
             kind = frame.header.kind
+            if kind not in left:
+                continue  # a result is no output
             if truncated[kind] and not left[kind]:
                 continue  # what the limit cut may be half a character, which is not the command's mistake
             payload = frame.payload[: left[kind]]
@@ -85,6 +91,34 @@ def page(view: logviews.View, cursor: int, limit: int, encoding: Encoding) -> li
             carries[frame.header.kind] = view.carry(frame)
     texts = frames.Texts(carries)
     return [_shown(frame, texts.decode(frame)) for frame in found]
+
+
+class Shower:
+    """Shows frames of one exec batch by batch, in order, as `page` would show them."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._texts = frames.Texts()
+        self._begun: set[frames.Kind] = set()
+
+    def show(self, view: logviews.View, found: Sequence[frames.Frame], *, anew: bool) -> list[ShownFrame]:
+        """Return the next frames; `anew` when some before them are missing."""
+        if self._encoding == "base64":
+            return [_shown(frame, base64.b64encode(frame.payload).decode()) for frame in found]
+        if anew:
+            self._texts, self._begun = frames.Texts(), set()
+        return [self._text(view, frame) for frame in found]
+
+    def exit(self, cursor: int, data: bytes, ms: int) -> ShownFrame:
+        """Return the last frame."""
+        return exit_frame(cursor, data, ms, self._encoding)
+
+    def _text(self, view: logviews.View, frame: frames.Frame) -> ShownFrame:
+        kind = frame.header.kind
+        if kind not in self._begun:
+            self._begun.add(kind)
+            self._texts.begin(kind, view.carry(frame))
+        return _shown(frame, self._texts.decode(frame))
 
 
 def exit_frame(cursor: int, data: bytes, ms: int, encoding: Encoding) -> ShownFrame:

@@ -6,6 +6,8 @@ A route reads the request, asks `traforo.worker.execs` or `traforo.worker.codes`
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from traforo.api import answers, bodies, operations, schemas
-from traforo.domain import errors
-from traforo.worker import codes, commands, contexts, execs
+from traforo.domain import errors, specs
+from traforo.worker import codes, commands, contexts, controls, execs
 
 _READ_FAILURES = [errors.Forbidden, errors.NotFound]
-_START_FAILURES = [
+START_FAILURES = [
     *_READ_FAILURES,
     errors.Conflict,
     errors.TooLarge,
@@ -38,7 +40,7 @@ def build(context: contexts.Context) -> APIRouter:
             summary="Start a command",
             request=schemas.ExecCreate,
             answers={200: schemas.Exec, 202: schemas.ExecStarted},
-            failures=_START_FAILURES,
+            failures=START_FAILURES,
         ),
     )
     async def start_exec(request: Request, sandbox_id: str) -> Response:
@@ -47,12 +49,9 @@ def build(context: contexts.Context) -> APIRouter:
         """
         entry = context.entry(request, sandbox_id)
         wanted = await bodies.read_json(request, schemas.ExecCreate, context.settings.max_body_bytes)
-        spec = commands.spec(
-            wanted.command, env=wanted.env, cwd=wanted.cwd, user=wanted.user, timeout_ms=wanted.timeout_ms
-        )
-        run = await context.execs.start(entry, spec)
+        run = await context.execs.start(entry, spec(wanted))
         if not wanted.wait:
-            return _begun(run)
+            return answers.json(begun(run), 202)
         await context.execs.wait(run)
         return answers.json(await context.execs.result(run))
 
@@ -62,7 +61,7 @@ def build(context: contexts.Context) -> APIRouter:
             summary="Run code",
             request=schemas.CodeCreate,
             answers={200: schemas.Exec, 202: schemas.ExecStarted},
-            failures=[*_START_FAILURES, errors.SyntaxRejected, errors.DiskFull],
+            failures=[*START_FAILURES, errors.SyntaxRejected, errors.DiskFull],
         ),
     )
     async def start_code(request: Request, sandbox_id: str) -> Response:
@@ -74,7 +73,7 @@ def build(context: contexts.Context) -> APIRouter:
         code = codes.Code(wanted.code, wanted.runtime, wanted.timeout_ms, wanted.cwd, wanted.env, wanted.user)
         if wanted.wait:
             return answers.json(await coder.run(entry, code))
-        return _begun(await coder.begin(entry, code))
+        return answers.json(begun(await coder.begin(entry, code)), 202)
 
     @router.get(
         "/sandboxes/{sandbox_id}/exec",
@@ -88,7 +87,7 @@ def build(context: contexts.Context) -> APIRouter:
     async def list_execs(request: Request, sandbox_id: str) -> Response:
         entry = context.entry(request, sandbox_id, live=False)
         query = bodies.query(request, schemas.ExecQuery)
-        found, next_cursor = context.execs.page(entry, query.limit, query.cursor)
+        found, next_cursor = context.execs.page(entry, query.limit, query.cursor, wanted(query))
         return answers.json({"execs": [run.summary() for run in found], "next_cursor": next_cursor})
 
     @router.get(
@@ -140,16 +139,140 @@ def build(context: contexts.Context) -> APIRouter:
         await context.execs.signal(context.execs.get(entry, exec_id), number, tree=wanted.tree)
         return answers.nothing()
 
+    @router.post(
+        "/sandboxes/{sandbox_id}/exec/{exec_id}/stdin",
+        **operations.describe(
+            summary="Write to the stdin of an exec",
+            query=schemas.StdinQuery,
+            raw=True,
+            answers={204: None},
+            failures=[*_READ_FAILURES, errors.Conflict],
+        ),
+    )
+    async def write_stdin(request: Request, sandbox_id: str, exec_id: str) -> Response:
+        """The body is read as fast as the command reads, and the answer comes when all of it is in the pipe. A conflict
+        tells in `written` how many bytes are.
+        """
+        entry = context.entry(request, sandbox_id)
+        query = bodies.query(request, schemas.StdinQuery)
+        run = context.execs.get(entry, exec_id)
+        controls.check_input(run)
+        written = 0
+        async for piece in bodies.stream(request):
+            try:
+                await controls.write(run, piece)
+            except errors.Conflict as error:
+                error.fields["written"] = written + int(error.fields.get("written", 0))
+                raise
+            written += len(piece)
+        if query.close:
+            await controls.finish(run)
+        return answers.nothing()
+
+    @router.post(
+        "/sandboxes/{sandbox_id}/exec/{exec_id}/resize",
+        **operations.describe(
+            summary="Set the size of the terminal of an exec",
+            request=schemas.TerminalSize,
+            answers={204: None},
+            failures=[*_READ_FAILURES, errors.Conflict],
+        ),
+    )
+    async def resize_exec(request: Request, sandbox_id: str, exec_id: str) -> Response:
+        entry = context.entry(request, sandbox_id)
+        size = await bodies.read_json(request, schemas.TerminalSize, context.settings.max_body_bytes)
+        await controls.resize(context.execs.get(entry, exec_id), specs.Terminal(size.rows, size.columns))
+        return answers.nothing()
+
+    @router.delete(
+        "/sandboxes/{sandbox_id}/exec/{exec_id}",
+        **operations.describe(
+            summary="Kill an exec and everything that descends from it",
+            answers={204: None},
+            failures=[*_READ_FAILURES, errors.Conflict],
+        ),
+    )
+    async def kill_exec(request: Request, sandbox_id: str, exec_id: str) -> Response:
+        """Answers when its end is recorded, and at once when it has ended; it can be read as before."""
+        entry = context.entry(request, sandbox_id, live=False)
+        await context.execs.kill(context.execs.get(entry, exec_id))
+        return answers.nothing()
+
+    @router.post(
+        "/sandboxes/{sandbox_id}/signal",
+        **operations.describe(
+            summary="Send a signal to execs by tag, process id or id",
+            request=schemas.SignalAllCreate,
+            answers={200: schemas.Signalled},
+            failures=[*_READ_FAILURES, errors.Conflict],
+        ),
+    )
+    async def signal_all(request: Request, sandbox_id: str) -> Response:
+        entry = context.entry(request, sandbox_id)
+        asked = await bodies.read_json(request, schemas.SignalAllCreate, context.settings.max_body_bytes)
+        number = commands.signal_number(asked.signal)
+        if asked.exec_id is not None:
+            found = [context.execs.get(entry, asked.exec_id)]
+        else:
+            found = context.execs.running(entry, tag=asked.tag, pid=asked.pid)
+        return answers.json({"signalled": await context.execs.signal_all(found, number, tree=asked.tree)})
+
     return router
 
 
-def _begun(run: execs.Exec) -> Response:
+def spec(asked: schemas.ExecCreate) -> specs.ExecSpec:
+    """Return what a request asks for, checked. Raises `InvalidRequest` and `TooLarge`."""
+    if asked.background and asked.wait:
+        raise errors.InvalidRequest("cannot start the command: 'background' excludes 'wait'", field="background")
+    return commands.spec(
+        asked.command,
+        env=asked.env,
+        cwd=asked.cwd,
+        user=asked.user,
+        timeout_ms=asked.timeout_ms,
+        stdin_open=asked.stdin_open,
+        stdin_data=_input(asked),
+        terminal=None if asked.tty is None else specs.Terminal(asked.tty.rows, asked.tty.columns),
+        tag=asked.tag,
+        background=asked.background,
+    )
+
+
+def wanted(query: schemas.ExecQuery) -> Callable[[execs.Exec], bool] | None:
+    """Return the filter of a list; None where all are wanted."""
+    if query.tag is None and query.status is None and query.pid is None:
+        return None
+
+    def fits(run: execs.Exec) -> bool:
+        return (
+            (query.tag is None or run.tag == query.tag)
+            and (query.status is None or run.status is query.status)
+            and (query.pid is None or run.pid == query.pid)
+        )
+
+    return fits
+
+
+def begun(run: execs.Exec) -> dict[str, Any]:
+    """Return what `schemas.ExecStarted` describes."""
     own = f"/sandboxes/{run.sandbox_id}/exec/{run.id}"
-    answer: dict[str, Any] = {
+    return {
         "exec_id": run.id,
         "sandbox_id": run.sandbox_id,
         "status": run.status,
         "poll_url": own,
         "frames_url": f"{own}/frames",
     }
-    return answers.json(answer, 202)
+
+
+def _input(asked: schemas.ExecCreate) -> bytes | None:
+    if asked.stdin is not None:
+        if asked.stdin_b64 is not None:
+            raise errors.InvalidRequest("cannot start the command: 'stdin' excludes 'stdin_b64'", field="stdin")
+        return asked.stdin.encode()
+    if asked.stdin_b64 is None:
+        return None
+    try:
+        return base64.b64decode(asked.stdin_b64, validate=True)
+    except ValueError as error:
+        raise errors.InvalidRequest("cannot read 'stdin_b64': it is not base64", field="stdin_b64") from error

@@ -1,37 +1,69 @@
-"""HTTP routes of files: raw bodies streamed both ways, JSON for what is small, and directories.
+"""HTTP routes of single files: raw bodies streamed both ways, JSON for what is small, and directories.
 
 A route reads the request, asks `traforo.worker.files`, and writes the answer in the form of `traforo.api.schemas`.
+Routes of trees, watches and signed URLs are in modules of their own; `build` puts all of them together.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
-from typing import Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from traforo.api import answers, bodies, operations, schemas
-from traforo.domain import clocks, errors
-from traforo.worker import contexts, descriptors, files, paths
-from traforo.worker.runtimes import contract
+from traforo.api import answers, bodies, downloads, operations, schemas
+from traforo.domain import errors
+from traforo.worker import (
+    conditions,
+    contexts,
+    entries,
+    files,
+    paths,
+    ranges,
+    replacements,
+    routes_changes,
+    routes_paths,
+    routes_trees,
+    routes_urls,
+)
 
-RAW = "application/octet-stream"
+_READ_FAILURES = [*routes_paths.FAILURES, errors.TooLarge, errors.PreconditionFailed, errors.RangeNotSatisfiable]
 
-_PathQuery = schemas.FileQuery | schemas.FileReadQuery | schemas.FileDeleteQuery | schemas.FileListQuery
-_FIRST_MOMENT, _LAST_MOMENT = -62135596800.0, 253402300799.0  # what RFC 3339 can say: the years 1 to 9999
 
-_FAILURES = [errors.Forbidden, errors.NotFound, errors.Conflict]
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a request for one file may do: by its own credential, or as a signed URL says."""
+
+    entry: entries.Entry
+    path: str
+    user: str | None
+    max_bytes: int | None = None
+    signed: bool = False
 
 
 def build(context: contexts.Context) -> APIRouter:
     """Make the routes over these services."""
     router = operations.router(tags=["files"])
+    for part in (routes_trees, routes_changes, routes_urls):
+        router.routes.extend(part.build(context).routes)
+
+    def opened(
+        request: Request, sandbox_id: str, query: schemas.FileReadQuery | schemas.FileWriteQuery, method: str
+    ) -> _Opened:
+        if query.signature is None:
+            entry = context.entry(request, sandbox_id)
+            return _Opened(entry, routes_paths.asked(request, query), query.user)
+        entry, grant = context.granted(sandbox_id, query.signature)
+        path = paths.check(grant.path.decode(errors="surrogateescape"))
+        if grant.method != method:
+            raise errors.Forbidden(f"cannot {method} here: the URL was signed for {grant.method}")
+        if query.path not in {None, path} or query.path_b64 is not None or query.user not in {None, grant.user}:
+            raise errors.Forbidden("cannot use another path or user than the URL was signed for")
+        return _Opened(entry, path, grant.user, grant.max_bytes, signed=True)
 
     @router.put(
         "/sandboxes/{sandbox_id}/files",
@@ -39,63 +71,86 @@ def build(context: contexts.Context) -> APIRouter:
             summary="Write a file",
             request=schemas.FileWrite,
             raw=True,
-            query=schemas.FileQuery,
+            query=schemas.FileWriteQuery,
             answers={200: schemas.FileWritten},
-            failures=[*_FAILURES, errors.TooLarge, errors.DiskFull],
+            failures=[*routes_paths.FAILURES, errors.PreconditionFailed, errors.TooLarge, errors.DiskFull],
         ),
     )
     async def write_file(request: Request, sandbox_id: str) -> Response:
         """A raw body may have any size that the sandbox's disk holds. With `Content-Type: application/json` the body
-        says what to write, and whether to append. Parents are made.
+        says what to write, and whether to append. Parents are made. A file takes the place of an older one when it is
+        whole. `If-None-Match: *` makes a new file only, `If-Match` replaces one version only.
         """
-        entry = context.entry(request, sandbox_id)
-        query = bodies.query(request, schemas.FileQuery)
-        path = _path(request, query)
+        query = bodies.query(request, schemas.FileWriteQuery)
+        target = opened(request, sandbox_id, query, "PUT")
         append = False
-        if _is_json(request):
+        content: AsyncIterator[bytes]
+        if not target.signed and _is_json(request):
             wanted = await bodies.read_json(request, schemas.FileWrite, context.settings.max_file_body_bytes)
             content = files.pieces(_decoded(wanted))
             append = wanted.append
         else:
-            content = bodies.stream(request)
-        written = await context.files.write(entry, path, content, user=query.user, append=append)
-        return answers.json(
-            {
-                "sandbox_id": entry.text_id,
-                **paths.fields(path),
-                "bytes_written": written.bytes_written,
-                "bytes": written.size,
-            }
+            content = bodies.stream(request, target.max_bytes)
+        if append and conditions.of(request.headers).any:
+            raise errors.InvalidRequest("cannot append on a condition", field="append")
+        written = await context.files.write(
+            target.entry,
+            target.path,
+            content,
+            user=target.user,
+            append=append,
+            mode=None if target.signed else query.mode,
+            wanted=conditions.of(request.headers),
         )
+        content_json = {
+            "sandbox_id": target.entry.text_id,
+            **paths.fields(target.path),
+            "bytes_written": written.bytes_written,
+            "bytes": written.size,
+            "etag": written.etag,
+        }
+        return answers.json(content_json, headers={"etag": written.etag})
+
+    async def send(request: Request, sandbox_id: str) -> Response:
+        query = bodies.query(request, schemas.FileReadQuery)
+        target = opened(request, sandbox_id, query, "GET")
+        if query.encoding is not None:
+            return await _as_json(context, target, query.encoding)
+        file = await context.files.open(target.entry, target.path, user=target.user)
+        try:
+            return _download(request, file, target.path)
+        except BaseException:
+            file.close()
+            raise
 
     @router.get(
         "/sandboxes/{sandbox_id}/files",
         **operations.describe(
             summary="Read a file",
             query=schemas.FileReadQuery,
-            answers={200: schemas.FileContent},
-            failures=[*_FAILURES, errors.TooLarge],
+            answers={200: (schemas.FileContent, downloads.RAW), 206: downloads.RAW, 304: None},
+            failures=_READ_FAILURES,
         ),
     )
     async def read_file(request: Request, sandbox_id: str) -> Response:
-        """Without `encoding` the answer is the bytes themselves, of any number, as `application/octet-stream`."""
-        entry = context.entry(request, sandbox_id)
-        query = bodies.query(request, schemas.FileReadQuery)
-        path = _path(request, query)
-        if query.encoding is None:
-            return Download(await context.files.open(entry, path, user=query.user))
-        data = await context.files.content(entry, path, user=query.user)
-        text = base64.b64encode(data).decode() if query.encoding == "base64" else data.decode(errors="replace")
-        return answers.json(
-            {
-                "sandbox_id": entry.text_id,
-                **paths.fields(path),
-                "type": "file",
-                "encoding": query.encoding,
-                "content": text,
-                "bytes": len(data),
-            }
-        )
+        """Without `encoding` the answer is the bytes themselves, of any number, as `application/octet-stream`, with
+        `ETag` and `Last-Modified`. One `Range` is served; `If-None-Match`, `If-Match`, `If-Range`, `If-Modified-Since`
+        and `If-Unmodified-Since` are honoured.
+        """
+        return await send(request, sandbox_id)
+
+    @router.head(
+        "/sandboxes/{sandbox_id}/files",
+        **operations.describe(
+            summary="Ask what reading a file would give",
+            query=schemas.FileReadQuery,
+            answers={200: None, 206: None, 304: None},
+            failures=_READ_FAILURES,
+        ),
+    )
+    async def head_file(request: Request, sandbox_id: str) -> Response:
+        """The headers of `GET` without the bytes."""
+        return await send(request, sandbox_id)
 
     @router.delete(
         "/sandboxes/{sandbox_id}/files",
@@ -103,13 +158,13 @@ def build(context: contexts.Context) -> APIRouter:
             summary="Delete a file or a directory",
             query=schemas.FileDeleteQuery,
             answers={204: None},
-            failures=_FAILURES,
+            failures=routes_paths.FAILURES,
         ),
     )
     async def delete_file(request: Request, sandbox_id: str) -> Response:
         entry = context.entry(request, sandbox_id)
         query = bodies.query(request, schemas.FileDeleteQuery)
-        path = _path(request, query)
+        path = routes_paths.asked(request, query)
         await context.files.remove(entry, path, user=query.user, recursive=query.recursive, force=query.force)
         return answers.nothing()
 
@@ -119,16 +174,16 @@ def build(context: contexts.Context) -> APIRouter:
             summary="Read the facts about a path",
             query=schemas.FileQuery,
             answers={200: schemas.FileStat},
-            failures=_FAILURES,
+            failures=routes_paths.FAILURES,
         ),
     )
     async def stat_file(request: Request, sandbox_id: str) -> Response:
         """A link is described itself, with its `target`. That nothing exists is an answer, not an error."""
         entry = context.entry(request, sandbox_id)
         query = bodies.query(request, schemas.FileQuery)
-        path = _path(request, query)
+        path = routes_paths.asked(request, query)
         found = await context.files.stat(entry, path, user=query.user)
-        return answers.json({"sandbox_id": entry.text_id, **paths.fields(path), **_stat(found)})
+        return answers.json({"sandbox_id": entry.text_id, **paths.fields(path), **routes_paths.stat(found)})
 
     @router.get(
         "/sandboxes/{sandbox_id}/files/list",
@@ -136,13 +191,13 @@ def build(context: contexts.Context) -> APIRouter:
             summary="List a directory, sorted by path",
             query=schemas.FileListQuery,
             answers={200: schemas.FileListing},
-            failures=[*_FAILURES, errors.TooLarge],
+            failures=[*routes_paths.FAILURES, errors.TooLarge],
         ),
     )
     async def list_files(request: Request, sandbox_id: str) -> Response:
         entry = context.entry(request, sandbox_id)
         query = bodies.query(request, schemas.FileListQuery)
-        path = _path(request, query)
+        path = routes_paths.asked(request, query)
         page = await context.files.list(
             entry, path, user=query.user, recursive=query.recursive, limit=query.limit, cursor=query.cursor
         )
@@ -150,7 +205,7 @@ def build(context: contexts.Context) -> APIRouter:
             {
                 "sandbox_id": entry.text_id,
                 **paths.fields(path),
-                "entries": [_entry(found) for found in page.entries],
+                "entries": [routes_paths.entry(found) for found in page.entries],
                 "next_cursor": page.next_cursor,
             }
         )
@@ -161,7 +216,7 @@ def build(context: contexts.Context) -> APIRouter:
             summary="Make a directory",
             request=schemas.DirectoryCreate,
             answers={200: schemas.DirectoryMade},
-            failures=[*_FAILURES, errors.DiskFull],
+            failures=[*routes_paths.FAILURES, errors.DiskFull],
         ),
     )
     async def make_directory(request: Request, sandbox_id: str) -> Response:
@@ -174,71 +229,47 @@ def build(context: contexts.Context) -> APIRouter:
     return router
 
 
-class Download(Response):
-    """A file as an answer, of which a block at a time is in memory. Owns the file, and closes it whatever happens."""
-
-    def __init__(self, file: files.OpenFile) -> None:
-        super().__init__(media_type=RAW)
-        self._file = file
-        del self.headers["content-length"]
-        self.headers["content-length"] = str(file.size)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Send exactly as many bytes as the file had when it was opened. Raises `InvalidRequest` if it has fewer now.
-
-        The connection is broken off then, so that nobody takes a part for the whole.
-        """
-        try:
-            if self._file.size <= descriptors.INLINE_BYTES:
-                await self._send_at_once(send)
-            else:
-                await self._send_blocks(receive, send)
-        finally:
-            self._file.close()
-
-    async def _send_at_once(self, send: Send) -> None:
-        data = await self._file.read(self._file.size)
-        self.headers["content-length"] = str(len(data))
-        await self._begin(send)
-        await send({"type": "http.response.body", "body": data})
-
-    async def _send_blocks(self, receive: Receive, send: Send) -> None:
-        await self._begin(send)
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            left = self._file.size
-            while left > 0 and not gone.done():
-                data = await self._file.read(min(left, descriptors.BLOCK_BYTES))
-                if not data:
-                    raise errors.InvalidRequest("cannot go on sending: the file was made shorter")
-                left -= len(data)
-                await send({"type": "http.response.body", "body": data, "more_body": left > 0})
-        finally:
-            gone.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await gone
-
-    async def _begin(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-
-
-async def _gone(receive: Receive) -> None:
-    """Return when the client has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _path(request: Request, query: _PathQuery) -> str:
-    """Return the path that a query names. Raises `InvalidRequest`.
-
-    Where a query is not UTF-8 the framework puts U+FFFD, which would name another file.
+def _download(request: Request, file: files.OpenFile, path: str) -> Response:
+    """Answer with a file, a part of it, or that the caller has it already. Raises `PreconditionFailed`,
+    `RangeNotSatisfiable`.
     """
-    path = paths.asked(query.path, query.path_b64)
-    if "\ufffd" in path and b"%EF%BF%BD" not in request.scope["query_string"].upper():
-        raise errors.InvalidRequest(
-            "cannot read the path: not UTF-8", field="path", hint="send the bytes as base64 in 'path_b64'"
-        )
-    return path
+    wanted = conditions.of(request.headers)
+    headers = {
+        "etag": conditions.etag(file.found),
+        "last-modified": conditions.last_modified(file.found),
+        "accept-ranges": "bytes",
+        "cache-control": "no-cache",
+    }
+    verdict = conditions.read(wanted, file.found)
+    if verdict is conditions.Verdict.FAILED:
+        raise replacements.failed(path)
+    if verdict is conditions.Verdict.UNCHANGED:
+        file.close()
+        return Response(status_code=304, headers=headers)
+    part = None
+    if "range" in request.headers and conditions.range_holds(wanted, file.found):
+        part = ranges.parse(request.headers["range"], file.size)
+    if part is None:
+        return downloads.Download(file, file.size, headers=headers)
+    file.seek(part.first)
+    return downloads.Download(
+        file, part.length, offset=part.first, status=206, headers=headers | {"content-range": part.header(file.size)}
+    )
+
+
+async def _as_json(context: contexts.Context, target: _Opened, encoding: str) -> Response:
+    data = await context.files.content(target.entry, target.path, user=target.user)
+    text = base64.b64encode(data).decode() if encoding == "base64" else data.decode(errors="replace")
+    return answers.json(
+        {
+            "sandbox_id": target.entry.text_id,
+            **paths.fields(target.path),
+            "type": "file",
+            "encoding": encoding,
+            "content": text,
+            "bytes": len(data),
+        }
+    )
 
 
 def _is_json(request: Request) -> bool:
@@ -261,35 +292,3 @@ def _decoded(wanted: schemas.FileWrite) -> bytes:
             hint="send the bytes as the body itself",
         )
     return data
-
-
-def _stat(found: contract.FileStat | None) -> dict[str, Any]:
-    if found is None:
-        return {"exists": False}
-    return {
-        "exists": True,
-        "type": found.kind,
-        "size": found.size,
-        "mode": found.mode,
-        "uid": found.uid,
-        "gid": found.gid,
-        "modified_at": _moment(found.modified_at),
-        "target": None if found.target is None else paths.shown(found.target),
-    }
-
-
-def _entry(found: contract.FileStat) -> dict[str, Any]:
-    name = found.path.rpartition("/")[2]
-    return {
-        **paths.fields(name, "name"),
-        **paths.fields(found.path),
-        "type": found.kind,
-        "size": found.size,
-        "mode": found.mode,
-        "modified_at": _moment(found.modified_at),
-    }
-
-
-def _moment(seconds: float) -> str:
-    """Return a file's time, which its owner may set to anything, or the nearest that can be written down."""
-    return clocks.rfc3339(min(max(seconds, _FIRST_MOMENT), _LAST_MOMENT))

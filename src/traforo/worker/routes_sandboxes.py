@@ -62,7 +62,8 @@ def build(context: contexts.Context) -> APIRouter:
         )
         entry = await context.supervisor.create(creation)
         logs.bind(sandbox_id=entry.text_id)
-        answer = _sandbox(entry)
+        context.interpreters.prepare(entry)
+        answer = _sandbox(context, entry)
         answer["connect_url"] = context.place.base_url
         answer["token"] = _token(context, entry)
         answer["start_type"] = entry.start_type
@@ -81,7 +82,9 @@ def build(context: contexts.Context) -> APIRouter:
         query = bodies.query(request, schemas.SandboxQuery)
         owner = contexts.owner(context.door.caller(request))
         page = context.supervisor.roster.page(owner, state=query.state, limit=query.limit, cursor=query.cursor)
-        return answers.json({"sandboxes": [_sandbox(entry) for entry in page.entries], "next_cursor": page.next_cursor})
+        return answers.json(
+            {"sandboxes": [_sandbox(context, entry) for entry in page.entries], "next_cursor": page.next_cursor}
+        )
 
     @router.get(
         "/sandboxes/{sandbox_id}",
@@ -92,7 +95,7 @@ def build(context: contexts.Context) -> APIRouter:
         ),
     )
     async def read(request: Request, sandbox_id: str) -> Response:
-        return answers.json(_sandbox(context.entry(request, sandbox_id, live=False)))
+        return answers.json(_sandbox(context, context.entry(request, sandbox_id, live=False, touch=False)))
 
     @router.patch(
         "/sandboxes/{sandbox_id}/lease",
@@ -104,14 +107,17 @@ def build(context: contexts.Context) -> APIRouter:
         ),
     )
     async def renew(request: Request, sandbox_id: str) -> Response:
-        """The lease then ends in `ttl_seconds` from now, whether that is later or sooner than before."""
+        """The lease then ends in `ttl_seconds` from now, whether that is later or sooner than before. With
+        `idle_seconds` the idle limit is set, or taken away with 0.
+        """
         entry = context.entry(request, sandbox_id, live=False)
         query = bodies.query(request, schemas.LeaseQuery)
-        expires_at = await context.supervisor.renew(entry, query.ttl_seconds)
+        expires_at = await context.supervisor.renew(entry, query.ttl_seconds, query.idle_seconds)
         return answers.json(
             {
                 "sandbox_id": entry.text_id,
                 "expires_at": clocks.rfc3339(expires_at),
+                "idle_seconds": entry.idle_seconds,
                 "token": _token(context, entry),
             }
         )
@@ -156,6 +162,9 @@ def _spec(context: contexts.Context, wanted: schemas.SandboxCreate) -> specs.San
         metadata=wanted.metadata,
         name=wanted.name,
         hardware_sku=wanted.hardware_sku,
+        idle_seconds=leases.idle(wanted.idle_seconds, most=settings.max_ttl),
+        on_expiry=wanted.on_expiry,
+        prepare=tuple(dict.fromkeys(wanted.prepare)),
     )
 
 
@@ -173,9 +182,14 @@ def _token(context: contexts.Context, entry: entries.Entry) -> str | None:
     return context.authority.sign_sandbox_token(entry.text_id, entry.owner, until)
 
 
-def _sandbox(entry: entries.Entry) -> dict[str, Any]:
+def _sandbox(context: contexts.Context, entry: entries.Entry) -> dict[str, Any]:
     """Return what `schemas.Sandbox` describes."""
     spec, has = entry.spec, entry.spec.resources
+    idle_at, used_at = None, entry.last_activity_at
+    if entry.ended_at is None:
+        used_at = entry.activity.last()
+        if entry.idle_seconds is not None and not entry.activity.holds:
+            idle_at = clocks.rfc3339(used_at + entry.idle_seconds)
     return {
         "sandbox_id": entry.text_id,
         "dns_id": entry.id.dns,
@@ -193,4 +207,8 @@ def _sandbox(entry: entries.Entry) -> dict[str, Any]:
         "created_at": clocks.rfc3339(entry.created_at),
         "expires_at": clocks.rfc3339(entry.expires_at),
         "ended_at": None if entry.ended_at is None else clocks.rfc3339(entry.ended_at),
+        "idle_seconds": entry.idle_seconds,
+        "idle_at": idle_at,
+        "last_activity_at": None if used_at is None else clocks.rfc3339(used_at),
+        "limits_enforced": context.supervisor.limits_enforced(spec.virtualization),
     }

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from traforo.domain import clocks, states
-from traforo.worker import framelogs, outcomes, pumps, records
+from traforo.worker import activities, framelogs, frames, inputs, outcomes, pumps, records
 from traforo.worker.runtimes import contract
 
 
@@ -24,14 +24,21 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
     """Bytes."""
     stderr: int = 0
     frames: int = 0
+    results: int = 0
+    """Bytes."""
 
     @property
     def total(self) -> int:
-        """Bytes of both streams."""
-        return self.stdout + self.stderr
+        """Bytes of everything."""
+        return self.stdout + self.stderr + self.results
 
 
 NOTHING = Written()
+
+
+def amounts(written: Written) -> frames.Amounts:
+    """Return the bytes alone."""
+    return frames.Amounts(written.stdout, written.stderr, written.results)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +56,18 @@ class Exec:
     timeout_ms: int | None = None
     hidden: bool = False
     """One of our own: in no list and in no journal."""
+    kept: bool = False
+    """Hidden, and taken over by the next worker instead of killed."""
+    tag: str | None = None
+    """What its caller calls it."""
+    background: bool = False
+    """Nobody waits for it, and it does not count as use of its sandbox."""
+    tty: bool = False
+    """It runs on a terminal."""
+    context_id: str | None = None
+    """The interpreter that runs it; then it is no process of its own."""
+    pid: int | None = None
+    """Process id inside the sandbox; None for what is no process of its own."""
     outcome: outcomes.Outcome | None = None
     """None while it runs."""
     completed_at: float | None = None
@@ -62,10 +81,14 @@ class Exec:
     running: contract.RunningExec | None = None
     """Handle of the runtime; None when it has ended."""
     pump: pumps.Pump | None = None
+    input: inputs.Input | None = None
+    """Its stdin, where that can be written."""
     began: float = 0.0
     """Monotonic seconds of the start; 0 after a restart."""
     killing: asyncio.Task[None] | None = None
     """The kill of its tree, begun when its deadline passed."""
+    hold: activities.Hold | None = None
+    """Keeps its sandbox from being idle while it runs."""
     ending: bool = False
     """Its end was seen and is being recorded."""
     deadline: asyncio.TimerHandle | None = None
@@ -81,10 +104,22 @@ class Exec:
         return states.ExecStatus.RUNNING if self.outcome is None else states.ExecStatus.EXITED
 
     @property
+    def stdin_open(self) -> bool:
+        """Whether its stdin can be written now."""
+        return self.outcome is None and self.input is not None and self.input.open
+
+    @property
     def logged(self) -> bool:
         """Whether an exec that has ended may have files of output. Of a lost one nobody counted what it wrote."""
         lost = self.outcome is not None and self.outcome.end is states.ExecEnd.LOST
         return lost or self.written.total > 0
+
+    async def end(self) -> None:
+        """Return when it has ended; nothing happens to it if the caller goes away."""
+        if self.outcome is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiters.append(waiter)
+            await waiter
 
     def notify(self) -> None:
         """Wake those who wait for output."""
@@ -124,6 +159,12 @@ class Exec:
             "duration_ms": self.duration_ms,
             "started_at": clocks.rfc3339(self.started_at),
             "completed_at": None if self.completed_at is None else clocks.rfc3339(self.completed_at),
+            "tag": self.tag,
+            "pid": self.pid,
+            "tty": self.tty,
+            "background": self.background,
+            "context_id": self.context_id,
+            "stdin_open": self.stdin_open,
         }
 
     def record(self) -> records.ExecRecord:
@@ -133,6 +174,16 @@ class Exec:
             facts["runtime"] = self.runtime
         if self.timeout_ms is not None:
             facts["timeout_ms"] = self.timeout_ms
+        if self.pid is not None:
+            facts["pid"] = self.pid
+        if self.tag is not None:
+            facts["tag"] = self.tag
+        if self.context_id is not None:
+            facts["context_id"] = self.context_id
+        if self.tty:
+            facts["tty"] = True
+        if self.background:
+            facts["background"] = True
         if self.outcome is not None:
             facts["outcome"] = msgspec.to_builtins(self.outcome)
             if self.written.total:
@@ -162,4 +213,9 @@ def restore(record: records.ExecRecord) -> Exec:
         completed_at=record.ended_at,
         duration_ms=msgspec.convert(facts.get("duration_ms"), float | None),
         written=msgspec.convert(facts.get("written", ()), Written),
+        tag=msgspec.convert(facts.get("tag"), str | None),
+        background=msgspec.convert(facts.get("background", False), bool),
+        tty=msgspec.convert(facts.get("tty", False), bool),
+        context_id=msgspec.convert(facts.get("context_id"), str | None),
+        pid=msgspec.convert(facts.get("pid"), int | None),
     )

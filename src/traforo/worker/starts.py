@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from traforo.domain import errors, ids, specs, states
 from traforo.telemetry import logs
-from traforo.worker import admissions, entries, holdings, labels, lifecycles, repeats
+from traforo.worker import activities, admissions, entries, happenings, holdings, labels, lifecycles, repeats
 from traforo.worker.runtimes import contract
 
 
@@ -39,6 +39,8 @@ class Hooks:
 
     leased: Callable[[entries.Entry], None]
     """It has a lease now."""
+    ready: Callable[[entries.Entry], None]
+    """It runs, and its idle limit counts."""
     died: Callable[[entries.Entry, asyncio.Future[contract.SandboxEnd]], None]
     """Its runtime proved it dead."""
     failed: Callable[[entries.Entry], None]
@@ -84,7 +86,11 @@ class Starts:
             jti_expires_at=creation.jti_expires_at,
             repeat_key=creation.repeat.key if creation.repeat else None,
             repeat_fingerprint=creation.repeat.fingerprint if creation.repeat else None,
+            activity=activities.Activity(books.clock),
+            happenings=happenings.Happenings(books.clock, functools.partial(books.journal.put_event, text_id)),
+            idle_seconds=spec.idle_seconds,
         )
+        entry.happenings.tell(states.Happening.CREATED)
         holdings.move(entry, lifecycles.Event.ADMITTED)
         books.roster.add(entry)
         self._hooks.leased(entry)
@@ -113,6 +119,9 @@ class Starts:
         }
         entry.on_first_exec = functools.partial(self._first_exec, entry, accepted_at)
         holdings.move(entry, lifecycles.Event.READY)
+        entry.activity.touch()
+        entry.happenings.tell(states.Happening.READY)
+        self._hooks.ready(entry)
         running.ended.add_done_callback(functools.partial(self._hooks.died, entry))
         books.journal.put_sandbox(holdings.record(entry))
         books.gauges.ready(entry, ready_at - accepted_at)
@@ -125,7 +134,7 @@ class Starts:
             hostname=f"sbx-{entry.id.ulid.lower()}",
             resources=entry.spec.resources,
             rootfs=entry.rootfs,
-            label=labels.encode(entry, expires_at=entry.expires_at),
+            label=labels.encode(entry, expires_at=entry.expires_at, idle_seconds=entry.idle_seconds),
             deadline=entry.expires_at,
         )
         return await self._books.runtimes[entry.spec.virtualization].create(request)
@@ -135,6 +144,8 @@ class Starts:
         books = self._books
         holdings.move(entry, lifecycles.Event.START_FAILED)
         entry.ended_at = books.clock.now()
+        entry.happenings.tell(states.Happening.START_FAILED, code="internal" if error is None else error.code)
+        entry.happenings.end()
         books.expiries.drop(entry.text_id)
         if error is not None:
             books.ledger.release(entry.text_id)

@@ -14,12 +14,14 @@ from traforo.domain import clocks, errors, ids, states
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import logs
 from traforo.worker import (
+    activities,
     admissions,
     adoptions,
     alarms,
     ends,
     entries,
     gauges,
+    happenings,
     holdings,
     journalfiles,
     journals,
@@ -60,6 +62,7 @@ class Supervisor:
             ledger=ledger,
             roster=rosters.Roster(retention=retention),
             expiries=leases.Deadlines(),
+            idles=leases.Deadlines(),
             unproven=leases.Deadlines(),
             repeats=repeats.Repeats(),
             tasks=tasks.Tasks(),
@@ -76,15 +79,20 @@ class Supervisor:
         """Whether creates are refused."""
         self._strangers = 0
         self._settings = settings
+        self._enforced = {name: sorted(runtime.limits_enforced) for name, runtime in runtimes.items()}
         self._alarm = alarms.Alarm(clock, self.tick)
         self._ends = ends.Ends(books, self._alarm.arm, retention=retention)
-        self._starts = starts.Starts(books, starts.Hooks(self._leased, self._ends.died, self._ends.retire))
+        self._starts = starts.Starts(books, starts.Hooks(self._leased, self._ready, self._ends.died, self._ends.retire))
         self._log = logs.get(__name__)
 
     @property
     def virtualizations(self) -> list[str]:
         """What this worker can isolate with."""
         return sorted(self._books.runtimes)
+
+    def limits_enforced(self, virtualization: str) -> list[str]:
+        """Return which limits of a sandbox this host enforces, sorted."""
+        return self._enforced.get(virtualization, [])
 
     def images(self) -> list[str]:
         """Return the images that live sandboxes were made from."""
@@ -107,6 +115,14 @@ class Supervisor:
             more = await runtime.start()
             adoption = contract.Adoption([*adoption.live, *more.live], [*adoption.dead, *more.dead])
         plan = adoptions.plan(adoption, left.sandboxes, self._books.clock.now())
+        told = {record.sandbox_id: record.events for record in left.sandboxes}
+        for entry in [*(found.entry for found in plan.live), *(ended.entry for ended in plan.ended)]:
+            text_id = entry.text_id
+            entry.happenings = happenings.Happenings(
+                self._books.clock,
+                functools.partial(self._books.journal.put_event, text_id),
+                [*told.get(text_id, ()), *left.events.get(text_id, ())],
+            )
         for ended in plan.ended:
             self._ends.known(ended)
         for found in plan.live:
@@ -132,6 +148,9 @@ class Supervisor:
         self.ledger.restore(entry.text_id, admissions.demand(entry.spec.resources))
         self.roster.add(entry)
         self._leased(entry)
+        entry.activity = activities.Activity(books.clock)  # when it was last used, nobody knows any more
+        self._used(entry)
+        entry.happenings.tell(states.Happening.ADOPTED)
         if entry.repeat_key is not None and entry.repeat_fingerprint is not None:
             result: asyncio.Future[entries.Entry] = asyncio.get_running_loop().create_future()
             result.set_result(entry)
@@ -177,27 +196,41 @@ class Supervisor:
             raise errors.NotFound(f"no sandbox {sandbox_id}", kind="sandbox", id=str(sandbox_id))
         return entry
 
-    async def renew(self, entry: entries.Entry, ttl_seconds: float) -> float:
-        """Let the lease of a running sandbox end in `ttl_seconds` from now; return that time in Unix seconds.
+    async def renew(
+        self, entry: entries.Entry, ttl_seconds: float | None = None, idle_seconds: float | None = None
+    ) -> float:
+        """Let the lease of a running sandbox end in `ttl_seconds` from now; return its end in Unix seconds.
 
-        When it returns, the new end would survive this process. Raises `Conflict`, `InvalidRequest`.
+        `idle_seconds` is its new idle limit, 0 for none; None leaves either as it is. When this returns, the new
+        limits would survive this process. Raises `Conflict`, `InvalidRequest`.
         """
-        seconds = leases.ttl(ttl_seconds, default=self._settings.default_ttl, most=self._settings.max_ttl)
-        return await self._books.tasks.shielded(self._renew(entry, seconds))
+        most = self._settings.max_ttl
+        seconds = None if ttl_seconds is None else leases.ttl(ttl_seconds, default=most, most=most)
+        leases.idle(idle_seconds, most=most)
+        return await self._books.tasks.shielded(self._renew(entry, seconds, idle_seconds))
 
-    async def _renew(self, entry: entries.Entry, seconds: float) -> float:
+    async def _renew(self, entry: entries.Entry, seconds: float | None, idle_seconds: float | None) -> float:
         if entry.renewing is None:
             entry.renewing = asyncio.Lock()
         async with entry.renewing:
             running = _leasable(entry)
-            expires_at = self._books.clock.now() + seconds
+            expires_at = entry.expires_at if seconds is None else self._books.clock.now() + seconds
+            idle = entry.idle_seconds
+            if idle_seconds is not None:
+                idle = leases.idle(idle_seconds, most=self._settings.max_ttl)
             try:
-                await running.update(label=labels.encode(entry, expires_at=expires_at), deadline=expires_at)
+                label = labels.encode(entry, expires_at=expires_at, idle_seconds=idle)
+                await running.update(label=label, deadline=expires_at)
             except (errors.Lost, errors.NotFound) as error:
                 raise errors.Conflict("cannot renew the lease: the sandbox has just ended") from error
             _leasable(entry)
-            entry.expires_at = expires_at
+            entry.expires_at, entry.idle_seconds = expires_at, idle
+            entry.activity.touch()
             self._leased(entry)
+            self._used(entry)
+            entry.happenings.tell(
+                states.Happening.LEASE_RENEWED, expires_at=clocks.rfc3339(expires_at), idle_seconds=idle
+            )
             self._books.journal.put_sandbox(holdings.record(entry))
             return expires_at
 
@@ -206,13 +239,17 @@ class Supervisor:
         await self._ends.stop(entry, reason)
 
     def tick(self) -> None:
-        """Do what is due: expire leases, forget what could be read for long enough. Cheap when nothing is."""
+        """End what is over or idle, forget what could be read for long enough. Cheap when there is nothing to do."""
         books = self._books
         now = books.clock.now()
         for text_id in books.expiries.pop(now):
             entry = self.roster.get(text_id)
             if entry is not None and entry.live:
-                books.tasks.spawn(self._expire(entry))
+                books.tasks.spawn(self._expire(entry, states.EndReason.EXPIRED))
+        for text_id in books.idles.pop(books.clock.monotonic()):
+            entry = self.roster.get(text_id)
+            if entry is not None and entry.live and not self._used(entry):
+                books.tasks.spawn(self._expire(entry, states.EndReason.IDLE))
         for text_id in books.unproven.pop(now):
             self.ledger.release(text_id)
             books.gauges.refresh(self.ledger)
@@ -220,14 +257,32 @@ class Supervisor:
             self._ends.drop(entry)
         if len(self.roster) or len(books.unproven):
             self._alarm.arm(books.expiries.next())
+        if (due := books.idles.next()) is not None:
+            self._alarm.arm(now + due - books.clock.monotonic())
 
-    async def _expire(self, entry: entries.Entry) -> None:
-        await self.stop(entry, states.EndReason.EXPIRED)
-        self._log.info("sandbox_expired", sandbox_id=entry.text_id)
+    async def _expire(self, entry: entries.Entry, reason: states.EndReason) -> None:
+        await self.stop(entry, reason)
+        self._log.info("sandbox_expired", sandbox_id=entry.text_id, reason=entry.reason)
 
     def _leased(self, entry: entries.Entry) -> None:
         self._books.expiries.set(entry.text_id, entry.expires_at)
         self._alarm.arm(entry.expires_at)
+
+    def _ready(self, entry: entries.Entry) -> None:
+        if entry.idle_seconds is not None:
+            self._used(entry)
+
+    def _used(self, entry: entries.Entry) -> bool:
+        """Tell whether a sandbox is within its idle limit, and have the clock look at it again when that may end."""
+        books = self._books
+        if entry.idle_seconds is None:
+            books.idles.drop(entry.text_id)
+            return True
+        left = leases.idle_left(entry.idle_seconds, entry.activity.idle())
+        if left:
+            books.idles.set(entry.text_id, books.clock.monotonic() + left)
+            self._alarm.arm(books.clock.now() + left)
+        return left > 0
 
     def cordon(self) -> None:
         """Take no more creates; what lives goes on."""

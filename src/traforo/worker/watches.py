@@ -15,7 +15,7 @@ from typing import Protocol
 
 from traforo.domain import clocks, errors, states
 from traforo.telemetry import logs, metrics
-from traforo.worker import boxes, logstores, outcomes, pumps, records, runs, tasks
+from traforo.worker import boxes, inputs, logstores, outcomes, pumps, records, runs, tasks
 from traforo.worker.runtimes import contract
 
 LOST_SECONDS = 0.5
@@ -70,6 +70,9 @@ class Watch:
         if run.log is None:
             raise errors.Internal("cannot watch an exec without a log")
         run.running = running
+        run.pid = running.pid
+        if running.stdin >= 0:
+            run.input = inputs.Input(running)
         run.pump = pumps.Pump(
             run.log,
             running.stdout,
@@ -85,6 +88,47 @@ class Watch:
             if not run.hidden:
                 run.noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note, run)
         running.ended.add_done_callback(functools.partial(self._ended, box, run))
+
+    async def give(self, run: runs.Exec, data: bytes, *, finish: bool) -> None:
+        """Write the input of a command that has just started, and with `finish` tell its end.
+
+        Returns when all of it is in the pipe; where the pipe cannot be made as large as that, the rest goes on behind.
+        """
+        given = run.input
+        if given is None:
+            return
+        given.told = finish
+        try:
+            done = given.write_now(data)
+        except BrokenPipeError:
+            done = len(data)  # it reads none, and need not
+        if done < len(data):
+            self._tasks.spawn(self._give_rest(given, data[done:], finish=finish))
+        elif finish:
+            await given.finish()
+
+    async def _give_rest(self, given: inputs.Input, data: bytes, *, finish: bool) -> None:
+        with contextlib.suppress(errors.Conflict):  # it has ended, or reads no more
+            await given.write(data)
+        if finish:
+            await given.finish()
+
+    def begin(self, box: boxes.Box, run: runs.Exec) -> None:
+        """Take in an exec that is no process: its output is fed, and its end is told by `conclude`."""
+        box.add(run)
+        run.noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note, run)
+
+    def resume(self, box: boxes.Box, run: runs.Exec) -> None:
+        """Go on with an exec that is no process, and which an earlier worker took in."""
+        box.add(run)
+
+    def conclude(self, box: boxes.Box, run: runs.Exec, outcome: outcomes.Outcome) -> None:
+        """Record the end of an exec that is no process. Without effect when that was done before."""
+        _cancel_timers(run)
+        if run.ending or run.outcome is not None:
+            return
+        run.ending = True
+        self._finish(box, run, outcome)
 
     def attach_told(
         self, box: boxes.Box, run: runs.Exec, running: contract.RunningExec, outcome: outcomes.Outcome, ms: int
@@ -107,6 +151,11 @@ class Watch:
         else:
             self._stopped(box, run, seen)
 
+    async def kill(self, run: runs.Exec) -> None:
+        """Kill the whole tree of an exec, if it runs."""
+        if run.running is not None:
+            await self._kill(run.running)
+
     async def abandon(self, running: contract.RunningExec, *, kill: bool) -> None:
         """Let go of an exec whose end is known, or which nobody can ask for."""
         pumps.close(running)
@@ -125,8 +174,11 @@ class Watch:
         """Stop watching without recording an end: the next worker will."""
         run.fail(errors.WorkerUnavailable("cannot wait any longer: this worker is stopping"))
         _cancel_timers(run)
+        _close_input(run)
         pump = run.pump
         if pump is None:
+            if run.log is not None and not run.ending:
+                run.log.close()
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if run.ending:  # the last of its output is being moved; its end is recorded when that is done
@@ -187,7 +239,9 @@ class Watch:
             run.pump.drain()
             run.pump.close()
             run.pump = None
-        outcome = outcomes.decide(seen, expired=run.killing is not None, sandbox=box.dead)
+        self._finish(box, run, outcomes.decide(seen, expired=run.killing is not None, sandbox=box.dead))
+
+    def _finish(self, box: boxes.Box, run: runs.Exec, outcome: outcomes.Outcome) -> None:
         now = self._clock.now()
         seconds = self._clock.monotonic() - run.began if run.began else max(0.0, now - run.started_at)
         self._durations[outcome.end].observe(seconds)
@@ -212,10 +266,12 @@ class Watch:
         run.completed_at = completed_at
         if run.log is not None:
             run.log.finished = True
-            run.written = runs.Written(run.log.written.stdout, run.log.written.stderr, run.log.count)
+            written = run.log.written
+            run.written = runs.Written(written.stdout, written.stderr, run.log.count, written.results)
             if run.log.empty and not run.log.dropped.total:
                 run.log = None
         running, run.running = run.running, None
+        _close_input(run)
         pushed = box.end(run)
         run.finish()
         release = functools.partial(self._release_later, running)
@@ -237,6 +293,12 @@ class Watch:
             await running.release()
         except errors.TraforoError as error:  # its sandbox is dead, and with it what there was to release
             self._log.debug("exec_not_released", error=str(error))
+
+
+def _close_input(run: runs.Exec) -> None:
+    if run.input is not None:
+        run.input.close()
+        run.input = None
 
 
 def _cancel_timers(run: runs.Exec) -> None:

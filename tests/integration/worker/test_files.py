@@ -28,7 +28,7 @@ async def blocks(count: int, size: int) -> AsyncIterator[bytes]:
 async def test_round_trip(bench: benches.Bench, count: int, size: int) -> None:
     """What was written is read, byte for byte."""
     written = await bench.files.write(bench.entry, "/tmp/a/b/file", blocks(count, size), user=None)
-    assert written == files.Written(count * size, count * size)
+    assert (written.bytes_written, written.size) == (count * size, count * size)
     file = await bench.files.open(bench.entry, "/tmp/a/b/file", user=None)
     got = await file.read(count * size + 1)
     file.close()
@@ -40,23 +40,26 @@ async def test_append_and_replace(bench: benches.Bench) -> None:
     await bench.files.write(bench.entry, "/tmp/f", files.pieces(b"long long"), user=None)
     await bench.files.write(bench.entry, "/tmp/f", files.pieces(b"one "), user=None)
     written = await bench.files.write(bench.entry, "/tmp/f", files.pieces(b"two"), user=None, append=True)
-    assert written == files.Written(3, 7)
+    assert (written.bytes_written, written.size) == (3, 7)
     assert await bench.files.content(bench.entry, "/tmp/f", user=None) == b"one two"
 
 
 async def test_upload_that_breaks_off(bench: benches.Bench) -> None:
-    """What came before the sender went away is in the file, up to a block, and nothing stays open."""
+    """The old file is still there, nothing is left beside it, and nothing stays open."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield b"x" * (descriptors.BLOCK_BYTES + 1)
         yield b"y"
         raise ConnectionResetError
 
+    await bench.files.write(bench.entry, "/tmp/f", files.pieces(b"old"), user=None)
     before = benches.descriptors()
-    with pytest.raises(ConnectionResetError):
-        await bench.files.write(bench.entry, "/tmp/f", broken(), user=None)
-    assert await bench.files.content(bench.entry, "/tmp/f", user=None) == b"x" * (descriptors.BLOCK_BYTES + 1)
+    for path in ("/tmp/f", "/tmp/new"):
+        with pytest.raises(ConnectionResetError):
+            await bench.files.write(bench.entry, path, broken(), user=None)
+    assert [(path.name, path.read_bytes()) for path in (bench.root / "tmp").iterdir()] == [("f", b"old")]
     assert benches.descriptors() == before
+    assert bench.entry.activity.holds == 0
 
 
 async def test_full_disk(bench: benches.Bench, monkeypatch: pytest.MonkeyPatch) -> None:

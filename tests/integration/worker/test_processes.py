@@ -101,6 +101,16 @@ async def create(client: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
     return found
 
 
+async def tunnel(client: httpx2.AsyncClient, path: str, token: str) -> None:
+    """Open a plain connection through a port, and close it."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+    writer.write(f"{head}Connection: Upgrade\r\nUpgrade: traforo-tcp\r\n\r\n".encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 101 ")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_worker_from_end_to_end(bench: Bench) -> None:
     """Create, run, write, read, delete over a real socket; the connect URL is that of the bound port."""
     async with bench.running() as client:
@@ -155,6 +165,7 @@ async def test_no_metric_is_declared_in_vain(tmp_path: Path) -> None:
             made = await create(client)
             await client.post(f"/sandboxes/{made['sandbox_id']}/exec", json={"wait": True})
             assert (await client.post("/sandboxes")).status_code == 401
+            await tunnel(client, f"/sandboxes/{made['sandbox_id']}/proxy/{client.base_url.port}/", token)
             await workers.until(lambda: "missing" in bench.images.resolved)
     assert set(seen[0].untouched()) <= NEVER
 

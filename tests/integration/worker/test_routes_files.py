@@ -12,9 +12,9 @@ import pytest
 
 from tests.fakes import benches
 from tests.integration.worker import test_routes_execs as shared
-from traforo.api import schemas
+from traforo.api import bodies, downloads, schemas
 from traforo.domain import errors
-from traforo.worker import files, routes_files
+from traforo.worker import files, routes_paths
 
 RAW = {"content-type": "application/octet-stream"}
 bench = shared.bench
@@ -56,7 +56,10 @@ async def test_json(client: httpx2.AsyncClient) -> None:
     """Small content goes as text or base64, both ways, and can be appended."""
     await client.put("/files?path=/tmp/f", json={"content": "caf\u00e9\n", "encoding": "utf8"})
     answer = await client.put("/files?path=/tmp/f", json={"content": "/w==", "append": True})
-    assert read(answer, 200, schemas.FileWritten) | {"sandbox_id": ""} == {
+    written = read(answer, 200, schemas.FileWritten)
+    assert answer.headers["etag"] == written["etag"]
+    assert written | {"sandbox_id": "", "etag": ""} == {
+        "etag": "",
         "sandbox_id": "",
         "path": "/tmp/f",
         "bytes_written": 1,
@@ -101,8 +104,8 @@ async def test_moments_of_any_year(client: httpx2.AsyncClient, bench: benches.Be
     years = {entry["name"]: entry["modified_at"][:4] for entry in listing["entries"]}
     assert years["future"] > "2300"
     assert years["past"] < "1970"
-    assert routes_files._moment(1e300) == "9999-12-31T23:59:59.000Z"
-    assert routes_files._moment(-1e300) == "0001-01-01T00:00:00.000Z"
+    assert routes_paths.moment(1e300) == "9999-12-31T23:59:59.000Z"
+    assert routes_paths.moment(-1e300) == "0001-01-01T00:00:00.000Z"
 
 
 async def test_list(client: httpx2.AsyncClient, bench: benches.Bench) -> None:
@@ -191,7 +194,7 @@ async def test_file_that_shrinks_while_it_is_sent(client: httpx2.AsyncClient, be
         await asyncio.Event().wait()
 
     with pytest.raises(errors.InvalidRequest):
-        await routes_files.Download(opened)({}, receive, send)
+        await downloads.Download(opened, opened.size)({"method": "GET"}, receive, send)
     assert dict(sent[0]["headers"])[b"content-length"] == b"1000000"
     assert sum(len(message.get("body", b"")) for message in sent) < 1_000_000
     assert benches.descriptors() <= before
@@ -212,5 +215,6 @@ async def test_reader_who_goes_away(bench: benches.Bench) -> None:
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
-    await routes_files.Download(opened)({}, receive, send)
+    with pytest.raises(bodies.Disconnected):
+        await downloads.Download(opened, opened.size)({"method": "GET"}, receive, send)
     assert sent < 1 << 24

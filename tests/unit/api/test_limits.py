@@ -20,3 +20,10 @@ MIB = 1024 * 1024
 def test_worker_limits_each_route(method: str, path: str, expected: int | None) -> None:
     """1 MiB everywhere, 2 MiB of code, files without an end."""
     assert limits.worker().of(method, path) == expected
+
+
+def test_archives_are_streamed() -> None:
+    """An archive has any length, as a file has; what else is below files has not."""
+    found = limits.worker()
+    paths = ("/sandboxes/x/files", "/sandboxes/x/files/tar", "/sandboxes/x/files/move")
+    assert [found.of("PUT", path) for path in paths] == [None, None, limits.DEFAULT]

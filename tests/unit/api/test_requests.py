@@ -68,7 +68,9 @@ class Site:
 
             return StreamingResponse(content())
 
-        self.app = applications.build("test", [router], measured=self.metrics, mode=mode, body_limits=limits.worker())
+        self.app = applications.build(
+            "test", [router], measured=self.metrics, mode=mode, body_limits=limits.worker(), names=["here.example"]
+        )
 
     async def call(
         self,
@@ -372,8 +374,35 @@ async def test_web_pages_of_other_origins_are_kept_out_of_dev_mode(mode: str, he
     assert (await Site(mode).call(headers=headers)).status == status
 
 
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        ("evil.example:8081", 403),
+        ("evil.example.:8081", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("evil.example\\localhost", 403),
+        ("127.0.0.1:8081", 200),
+        ("[::1]:8081", 200),
+        ("localhost", 200),
+        ("x.LOCALHOST.:8081", 200),
+        ("worker:8081", 200),
+        ("", 200),
+        ("Here.Example:8081", 200),
+        ("here.example.", 200),
+    ],
+)
+async def test_web_pages_whose_name_leads_here_are_kept_out_of_dev_mode(host: str, status: int) -> None:
+    """Whoever has a domain can have its name lead to this machine: a page there is of the same origin then."""
+    site = Site("dev")
+    headers = {"host": host, "origin": f"http://{host}"}
+    assert (await site.call(headers=headers)).status == status
+    assert (await site.call(headers={"host": host})).status == status
+    assert (await Site("prod").call(headers=headers)).status == 200
+
+
 async def test_other_protocols_pass(site: Site) -> None:
-    """Only HTTP is handled here."""
+    """Only HTTP and WebSockets are handled here."""
     seen: list[str] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
@@ -384,5 +413,5 @@ async def test_other_protocols_pass(site: Site) -> None:
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
-    await outer({"type": "websocket"}, nothing, nothing)
-    assert seen == ["websocket"]
+    await outer({"type": "lifespan"}, nothing, nothing)
+    assert seen == ["lifespan"]

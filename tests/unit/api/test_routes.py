@@ -103,3 +103,49 @@ def test_first_declaration_wins() -> None:
     """Of two routes for one thing the first is kept."""
     table = routes.Table([declared("/a", "GET", "first"), declared("/a", "GET", "second")])
     assert getattr(table.find("GET", "/a")[0], "__name__", "") == "first"
+
+
+def sockets_table() -> routes.Table:
+    return routes.Table(
+        [
+            declared("/sandboxes/{id}/exec/{exec_id}", "GET", "exec"),
+            routes.Declared("/sandboxes/{id}/exec/{exec_id}/ws", frozenset(), named("attach"), socket=True),
+            routes.Declared("/sandboxes/{id}/exec/ws", frozenset(), named("start"), socket=True),
+        ]
+    )
+
+
+async def test_sockets_are_found_by_path() -> None:
+    """WebSockets have routes of their own; a request does not find those, nor they a request's."""
+    table = sockets_table()
+    for path, name in (("/sandboxes/x/exec/y/ws", "attach"), ("/sandboxes/x/exec/ws", "start")):
+        app, params = table.find_socket(path)
+        assert (getattr(app, "__name__", ""), params["id"]) == (name, "x")
+    app, params = table.find("GET", "/sandboxes/x/exec/ws")
+    assert (getattr(app, "__name__", ""), params["exec_id"]) == ("exec", "ws")
+    with pytest.raises(errors.NotFound):
+        table.find("GET", "/sandboxes/x/exec/y/ws")
+    with pytest.raises(errors.NotFound):
+        table.find_socket("/sandboxes/x/exec/y")
+
+
+async def test_handshake_of_what_takes_every_method() -> None:
+    """An application for every method answers a handshake too, as a refusal: so it can redirect one."""
+    told: list[Any] = []
+
+    async def redirect(scope: Any, receive: Any, send: Any) -> None:
+        assert (scope["type"], scope["method"]) == ("http", "GET")
+        assert (await receive())["body"] == b""
+        await send({"type": "http.response.start", "status": 307, "headers": [(b"location", b"/there")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("the handshake has no body")
+
+    table = routes.Table([routes.Declared("/sandboxes/{rest:path}", None, redirect)])
+    await table({"type": "websocket", "path": "/sandboxes/x/exec/y/ws"}, receive, send)
+    assert [message["type"] for message in told] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert told[0]["status"] == 307

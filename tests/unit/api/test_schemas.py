@@ -83,7 +83,11 @@ def test_limits_are_inclusive(body: dict[str, object]) -> None:
         {"metadata": {"a": 1}},
         {"disk_kind": "tape"},
         {"network": "none"},
-        {"idle_seconds": 5},
+        {"idle_seconds": 4.9},
+        {"idle_seconds": 366 * 86400 + 1},
+        {"on_expiry": "pause"},
+        {"prepare": ["perl"]},
+        {"prepare": ["python"] * 4},
     ],
     ids=str,
 )

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -10,6 +11,7 @@ import prometheus_client
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from traforo.api import answers, applications, bodies, limits, operations, protocols, servers
 from traforo.domain import errors
@@ -31,8 +33,23 @@ def build(*, started: asyncio.Event | None = None, forever: asyncio.Event | None
             await forever.wait()
         return answers.json({})
 
+    @router.get("/endless")
+    async def endless(_: Request) -> Response:
+        return _Endless()
+
     measured = metrics.WorkerMetrics(prometheus_client.CollectorRegistry())
     return applications.build("test", [router], measured=measured, mode="dev", body_limits=limits.worker())
+
+
+class _Endless(Response):
+    """An answer that goes on for as long as somebody reads it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answers.endless(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 class Peer:
@@ -108,6 +125,17 @@ async def test_two_servers_share_one_loop(server: servers.Server) -> None:
     assert await call(server) == 200
     with pytest.raises(OSError, match="Connect call failed"):
         await call(other)
+
+
+async def test_answers_without_end_do_not_hold_up_a_stop(server: servers.Server) -> None:
+    """Their readers are cut off at once, and can tell: the answer is not complete."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert b"transfer-encoding: chunked" in await reader.readuntil(b"begun\r\n")
+    stopping = asyncio.create_task(server.stop())
+    assert await reader.read() == b""
+    assert not (await asyncio.wait([stopping], timeout=servers.GRACE_SECONDS / 2))[1]
+    writer.close()
 
 
 async def test_stopping_twice_is_fine(server: servers.Server) -> None:
@@ -288,3 +316,25 @@ async def test_peer_that_waits_for_its_answer_is_not_cut_off() -> None:
         connection._look()
         forever.set()
         assert await request == 200
+
+
+@pytest.mark.parametrize("begin", [b"0\r\nX: ", b"0\r\nX", b"3;a="], ids=["trailer", "name of a trailer", "extension"])
+async def test_a_body_that_never_gets_anywhere_is_refused(peer: Peer, server: servers.Server, begin: bytes) -> None:
+    """What stands beside the chunks of a body has no end either, and the parser would keep it."""
+    await peer.send(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + begin)
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            for _ in range(8 * protocols.MAX_HEAD_BYTES // 4096):
+                await peer.send(b"a" * 4096)
+            await peer.reader.read()
+    assert await call(server) == 200
+
+
+async def test_many_small_chunks_are_no_offence(peer: Peer) -> None:
+    """Only what brings nothing is counted."""
+    await peer.send(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    for _ in range(100):
+        await peer.send(b"1;a=" + b"b" * 1000 + b"\r\nx\r\n")
+    await peer.send(b"0\r\nX: y\r\n\r\n")
+    status, _, body = await peer.answer()
+    assert (status, body) == (200, {"bytes": 100})

@@ -341,6 +341,43 @@ def test_sandbox_token_is_told_from_a_clients() -> None:
         tokens.is_sandbox_token(None)
 
 
+GRANT = tokens.FileGrant(SANDBOX, "alice", "GET", b"/tmp/\xff", "user", 5, NOW + 60)
+
+
+@pytest.mark.parametrize("secret", [SECRET, ""])
+def test_token_of_a_file_says_what_it_allows(secret: str) -> None:
+    """Path, method, user and limit come back as they were signed, with and without a secret, until their time."""
+    clock = Clock()
+    used = authority(secret, clock)
+    least = tokens.FileGrant(SANDBOX, None, "PUT", b"/f", None, None, NOW + 60)
+    for grant in (GRANT, least):
+        token = used.sign_file(grant)
+        assert used.verify_file(token, SANDBOX) == grant
+        with pytest.raises(errors.Unauthenticated) as caught:
+            used.verify_file(token, SANDBOX[:-1] + "A")
+        assert caught.value.fields == {"reason": "wrong_subject"}
+        clock.time = NOW + 60
+        with pytest.raises(errors.Unauthenticated):
+            used.verify_file(token, SANDBOX)
+        clock.time = NOW
+
+
+def test_token_of_a_file_is_for_files_alone() -> None:
+    """No other kind passes for it, nor it for another; without a secret it ends with the process."""
+    used = authority()
+    token = used.sign_file(GRANT)
+    others = [used.sign_sandbox_token(SANDBOX, "alice", NOW + 60), used.sign_placement("alice", "j", NOW + 60, "w")]
+    for other in [*others, signed(claims())]:
+        with pytest.raises(errors.Unauthenticated):
+            used.verify_file(str(other), SANDBOX)
+    with pytest.raises(errors.Unauthenticated):
+        used.verify_sandbox_token(f"Bearer {token}", SANDBOX)
+    with pytest.raises(errors.Unauthenticated):
+        used.verify_client(f"Bearer {token}")
+    with pytest.raises(errors.Unauthenticated):
+        authority("").verify_file(authority("").sign_file(GRANT), SANDBOX)
+
+
 def test_dev_mode_signs_nothing() -> None:
     """Without a secret there is nothing to sign with, and asking to verify is a defect."""
     used = authority("")

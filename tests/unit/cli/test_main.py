@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import cyclopts
 import pytest
 
 from tests.unit.cli.conftest import Done
@@ -58,6 +59,16 @@ def test_every_command_has_its_help(command: cli.Command, traforo: Run) -> None:
         (["cp", "a", "b"], "exactly one side"),
         (["create", "--env", "=x"], "--env"),
         (["create", "--metadata", "x"], "--metadata"),
+        (["exec", "-dt", "sbx_1", "--", "true"], "-d does not go"),
+        (["exec", "-it", "sbx_1", "--", "true"], "not a terminal"),
+        (["shell"], "not a terminal"),
+        (["attach", "sbx_1", "exec_1", "--detach-keys", "ctrl-pq"], "as a key"),
+        (["kill", "sbx_1"], "nothing to signal"),
+        (["code", "sbx_1"], "give the code once"),
+        (["code", "sbx_1", "f", "-c", "1"], "give the code once"),
+        (["context", "fly"], "fly"),
+        (["port-forward", "sbx_1"], "no port"),
+        (["port-forward", "sbx_1", "0"], "cannot forward"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], said: str, traforo: Run) -> None:
@@ -183,6 +194,11 @@ def test_commands_take_no_more_than_they_document() -> None:
     """Each option of a command is described where its docstring or its type says so."""
     import importlib
 
-    for name in NAMES:
-        function = getattr(importlib.import_module(f"traforo.cli.commands.{name}"), name)
-        assert inspect.getdoc(function), name
+    for command in cli.COMMANDS:
+        found = getattr(importlib.import_module(f"traforo.cli.commands.{command.module}"), command.module)
+        members = (
+            [found] if not isinstance(found, cyclopts.App) else [found[n].default_command for n in found if n[0] != "-"]
+        )
+        assert members, command.name
+        for function in members:
+            assert inspect.getdoc(function), command.name

@@ -49,9 +49,3 @@ def test_commands_that_cannot_start(stage: str | None, name: str | None, expecte
 def test_a_line_for_the_shell_is_recognised(command: tuple[str, ...], advised: bool) -> None:
     """One word that only a shell could take apart."""
     assert bool(streams.start_hint(command)) is advised
-
-
-@pytest.mark.parametrize("data", [b"", b"text", b"[]", b"7", b"\xff"])
-def test_an_end_that_is_not_understood_is_none(data: bytes) -> None:
-    """Then the exec itself is asked."""
-    assert streams._end(data) == {}

@@ -112,19 +112,30 @@ async def test_deregistration_survives_too(
     registrar: registrars.Registrar, store: Store, clock: clocks.FakeClock
 ) -> None:
     await registrar.register(WORKER, 0)
-    await registrar.deregister("w1")
-    await registrar.deregister("w1")
+    await registrar.deregister("w1", WORKER.base_url)
+    await registrar.deregister("w1", WORKER.base_url)
     assert list(await store.members()) == []
     assert chosen(registrar, clock.now()) == placements.Reason.NO_WORKER
     with pytest.raises(errors.NotFound):
         registrar.owner(DIGEST)
 
 
+async def test_only_who_registered_is_forgotten(registrar: registrars.Registrar, clock: clocks.FakeClock) -> None:
+    """A second worker by the same id that leaves takes nothing from the one that is there."""
+    await registrar.register(WORKER, 0)
+    await registrar.deregister("w1", "http://elsewhere:8081")
+    assert registrar.owner(DIGEST).worker == WORKER
+    await registrar.register(dataclasses.replace(WORKER, base_url="http://elsewhere:8081"), 0)
+    await registrar.deregister("w1", WORKER.base_url)
+    assert registrar.owner(DIGEST).worker.base_url == "http://elsewhere:8081"
+    assert chosen(registrar, clock.now()) == "w1"
+
+
 async def test_deregistration_between_heartbeat_and_round(registrar: registrars.Registrar, store: Store) -> None:
     """A lease that waits to be written does not bring back a worker that left meanwhile."""
     await registrar.register(WORKER, 0)
     await registrar.register(WORKER, 1)
-    await registrar.deregister("w1")
+    await registrar.deregister("w1", WORKER.base_url)
     await registrar.write()
     assert list(await store.members()) == []
 

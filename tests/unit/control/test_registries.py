@@ -135,11 +135,12 @@ def test_host_name_is_inherited_when_the_lease_ended() -> None:
 
 def test_deregistration_forgets_at_once_and_twice_is_fine() -> None:
     state = registered(WORKER, OTHER)
-    change = registries.deregister(state, "w1")
+    assert registries.deregister(state, "w1", OTHER.base_url) is None
+    change = registries.deregister(state, "w1", WORKER.base_url)
     assert change is not None
     registries.apply(state, change)
     assert set(state.members) == {"w2"}
-    assert registries.deregister(state, "w1") is None
+    assert registries.deregister(state, "w1", WORKER.base_url) is None
 
 
 def test_number_of_workers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +205,9 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(worker=consumes(workers_seen))
     def deregister(self, worker: workers.Worker) -> None:
-        change = registries.deregister(self.state, worker.worker_id)
-        assert (change is None) == (worker.worker_id not in self.model)
+        change = registries.deregister(self.state, worker.worker_id, worker.base_url)
+        known = self.model.get(worker.worker_id)
+        assert (change is None) == (known is None or known[0].base_url != worker.base_url)
         if change is not None:
             registries.apply(self.state, change)
             del self.model[worker.worker_id]

@@ -105,11 +105,21 @@ async def test_live_host_name_is_not_given_away(dev: planes.Plane) -> None:
 
 async def test_deregistration(dev: planes.Plane) -> None:
     """The worker is unknown at once; telling it again, or for somebody unknown, is no error."""
+    mine = {"base_url": str(planes.REGISTRATION["base_url"])}
     for _ in range(2):
-        response = await dev.http.delete(URL)
+        response = await dev.http.delete(URL, params=mine)
         assert (response.status_code, response.content) == (204, b"")
     assert (await dev.http.get(f"/sandboxes/{planes.SANDBOX}")).status_code == 404
-    assert (await dev.http.delete("/internal/workers/nobody/registration")).status_code == 204
+    assert (await dev.http.delete("/internal/workers/nobody/registration", params=mine)).status_code == 204
+
+
+async def test_deregistration_of_another_worker(dev: planes.Plane) -> None:
+    """What registered elsewhere by the same id stays; one that does not say who it is is refused."""
+    assert (await dev.http.delete(URL, params={"base_url": "http://elsewhere:8081"})).status_code == 204
+    for query in ({}, {"base_url": "ftp://x"}, {"base_url": "http://x/path"}):
+        response = await dev.http.delete(URL, params=query)
+        assert (response.status_code, error(response)["field"]) == (400, "base_url")
+    assert (await dev.http.get(f"/sandboxes/{planes.SANDBOX}")).status_code == 307
 
 
 async def test_store_that_fails_is_a_defect_of_ours(dev: planes.Plane, monkeypatch: pytest.MonkeyPatch) -> None:

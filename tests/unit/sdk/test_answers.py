@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traforo.domain import errors as domain_errors
-from traforo.sdk import answers, errors
+from traforo.sdk import answers, cells, errors, observations, places
 
 SANDBOX = {
     "sandbox_id": "sbx_1",
@@ -138,7 +139,8 @@ def test_names_that_are_not_utf8_are_read_exactly() -> None:
 
 KEYS = [
     *("frames", "entries", "execs", "sandboxes", "error", "code", "message", "hint", "cursor", "type", "data"),
-    *("exec_id", "status", "path", "exists"),
+    *("exec_id", "status", "path", "exists", "terminals", "context_id", "runtime", "contexts", "results", "traceback"),
+    *("port", "url", "ports", "matches", "changes", "next_cursor", "kind", "now", "series", "events", "entries"),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -152,7 +154,12 @@ def test_no_answer_breaks_the_reader(value: Any) -> None:
     """Whatever JSON a server sends, the caller meets a `TraforoError` or a record."""
     error = answers.error(500, json.dumps(value).encode(), None)
     assert isinstance(error, errors.TraforoError)
-    readers = (answers.sandbox, answers.exec_result, answers.frames, answers.entries, answers.stat, answers.sandboxes)
+    readers: tuple[Callable[[Any], object], ...] = (
+        *(answers.sandbox, answers.exec_result, answers.frames, answers.entries, answers.stat, answers.sandboxes),
+        *(answers.terminals, cells.context, cells.contexts, cells.code_result, places.port_url, places.open_ports),
+        *(places.matches, places.changes, places.signed_url, observations.metrics, observations.events),
+        observations.logs,
+    )
     for read in readers if isinstance(value, dict) else ():
         with contextlib.suppress(errors.TraforoError):
             read(value)

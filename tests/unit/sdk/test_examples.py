@@ -14,14 +14,21 @@ import pytest
 
 import traforo.sdk
 from tests.fakes.servers import FakeServer
+from traforo.sdk._async import attachments as async_attachments
 from traforo.sdk._async import clients as async_clients
+from traforo.sdk._async import contexts as async_contexts
 from traforo.sdk._async import execs as async_execs
 from traforo.sdk._async import files as async_files
+from traforo.sdk._async import ports as async_ports
 from traforo.sdk._async import sandboxes as async_sandboxes
-from traforo.sdk._sync import clients, execs, files, sandboxes
+from traforo.sdk._async import terminals as async_terminals
+from traforo.sdk._sync import attachments, clients, contexts, execs, files, ports, sandboxes, terminals
 
-ASYNC = (async_clients, async_execs, async_files, async_sandboxes)
-SYNC = (clients, execs, files, sandboxes)
+ASYNC = (
+    *(async_attachments, async_clients, async_contexts, async_execs, async_files, async_ports, async_sandboxes),
+    async_terminals,
+)
+SYNC = (attachments, clients, contexts, execs, files, ports, sandboxes, terminals)
 NAMES = {name: getattr(traforo.sdk, name) for name in traforo.sdk.__all__}
 
 
@@ -77,4 +84,6 @@ def test_the_main_methods_have_examples() -> None:
     found = {param.id.split(".", 1)[1].rsplit(".", 1)[0] for param in examples(SYNC)}
     wanted = {"clients.Client", "execs.Exec", "files.Files", "sandboxes.Sandbox"}
     wanted |= {f"sandboxes.{name}" for name in ("create", "connect", "list", "exec", "start", "run_code")}
+    wanted |= {f"sandboxes.{name}" for name in ("metrics", "events", "logs")} | {"contexts.Context", "contexts.run"}
+    wanted |= {"attachments.Attachment", "terminals.Terminals", "ports.Ports", "files.watch", "execs.output"}
     assert wanted <= found

@@ -230,3 +230,13 @@ def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.listen = ":1"
+
+
+@pytest.mark.parametrize(
+    "secret, given, expected", [("", None, False), ("s" * 32, None, True), ("s" * 32, "false", False), ("", "1", True)]
+)
+def test_limits_are_required_where_clients_are_told_apart(secret: str, given: str | None, expected: bool) -> None:
+    """Unless it is said otherwise."""
+    environ = {"HOME": "/h", "TRAFORO_JWT_SECRET": secret}
+    environ |= {} if given is None else {"TRAFORO_WORKER_REQUIRE_LIMITS": given}
+    assert sources.load(worker.WorkerSettings, {}, None, environ).limits_required is expected

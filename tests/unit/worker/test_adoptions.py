@@ -34,7 +34,7 @@ def entry(number: int) -> entries.Entry:
 
 
 def label(number: int) -> bytes:
-    return labels.encode(entry(number), expires_at=entry(number).expires_at)
+    return labels.encode(entry(number), expires_at=entry(number).expires_at, idle_seconds=30.0)
 
 
 def record(number: int, **changes: Any) -> records.SandboxRecord:
@@ -83,7 +83,7 @@ def test_what_lives_lives(journal: list[records.SandboxRecord]) -> None:
     found = plan([Running(1, label(1))], journal=journal)
     (one,) = found.live
     assert (one.entry.owner, one.entry.state, one.entry.reason) == ("label", SandboxState.RUNNING, None)
-    assert (one.entry.rootfs, one.image_known) == (ROOTFS, True)
+    assert (one.entry.rootfs, one.image_known, one.entry.idle_seconds) == (ROOTFS, True, 30.0)
     assert found.ended == []
 
 

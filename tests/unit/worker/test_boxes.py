@@ -2,8 +2,9 @@
 
 import pytest
 
-from traforo.domain import errors, states
-from traforo.worker import boxes, outcomes, runs
+from traforo.domain import errors, ids, specs, states
+from traforo.worker import boxes, entries, outcomes, runs
+from traforo.worker.runtimes import contract
 
 DONE = outcomes.Outcome(states.ExecEnd.EXITED, 0, None)
 
@@ -86,3 +87,55 @@ def test_restored_ones_are_forgotten_in_order(monkeypatch: pytest.MonkeyPatch) -
     box.add(old)
     box.add(new)
     assert end(box, new) == [old.id]
+
+
+def entry() -> entries.Entry:
+    return entries.Entry(
+        id=ids.new_sandbox_id(ids.worker_hash("here")),
+        spec=specs.SandboxSpec("host", "container", specs.Resources(1, 64, 32, 16), 60.0),
+        owner=None,
+        rootfs=contract.Rootfs("host", ()),
+        state=states.SandboxState.RUNNING,
+        created_at=0.0,
+        expires_at=60.0,
+    )
+
+
+@pytest.mark.parametrize("background, hidden, held", [(False, False, 1), (True, False, 0), (False, True, 0)])
+def test_who_uses_the_sandbox(background: bool, hidden: bool, held: int) -> None:
+    """A command that somebody waits for, until its end; taken in twice, as on adoption, it counts once."""
+    box = boxes.Box(entry())
+    assert box.entry is not None
+    one = run(1, hidden=hidden)
+    one.background = background
+    box.add(one)
+    box.add(one)
+    assert box.entry.activity.holds == held
+    end(box, one)
+    assert box.entry.activity.holds == 0
+
+
+def told(box: boxes.Box) -> list[tuple[states.Happening, dict[str, object]]]:
+    assert box.entry is not None
+    return [(event.kind, dict(event.facts)) for event in box.entry.happenings.all()]
+
+
+def test_beginnings_and_ends_are_told() -> None:
+    """Each once, with what a reader knows the exec by; what an earlier worker started was told by it."""
+    kind = states.Happening
+    box = boxes.Box(entry())
+    one, adopted, own = run(1), run(2), run(3, hidden=True)
+    one.began, one.tag, own.began = 5.0, "build", 5.0
+    adopted.outcome = None
+    for each in (one, adopted, own):
+        box.add(each)
+    assert told(box) == [(kind.EXEC_STARTED, {"exec_id": "exec_001", "tag": "build"})]
+    end(box, own)
+    end(box, one)
+    adopted.outcome = outcomes.Outcome(states.ExecEnd.OUT_OF_MEMORY, 137, 9)
+    box.end(adopted)
+    assert told(box)[1:] == [
+        (kind.EXEC_ENDED, {"exec_id": "exec_001", "end": "exited", "exit_code": 0, "tag": "build"}),
+        (kind.OOM, {"exec_id": "exec_002"}),
+        (kind.EXEC_ENDED, {"exec_id": "exec_002", "end": "out_of_memory", "exit_code": 137}),
+    ]

@@ -86,5 +86,5 @@ def test_forgotten_logs_give_room_back(tmp_path: Path) -> None:
 def test_log_that_is_gone_says_so(tmp_path: Path) -> None:
     """A log whose files vanished with a failure of power does not pass for one without output."""
     one = framelogs.FrameLog(str(tmp_path / "a"), LIMITS)
-    one.missing(10, 5, 3)
+    one.missing(Amounts(10, 5), 3)
     assert (one.dropped, one.count, one.oldest) == (Amounts(10, 5), 3, 3)

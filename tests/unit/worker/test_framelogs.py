@@ -453,3 +453,37 @@ class LogMachine(RuleBasedStateMachine):
 
 LogMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestLogMachine = LogMachine.TestCase
+
+
+def test_values_count(stem: str) -> None:
+    """Values are whole frames among the output, counted apart from it, also when they are dropped and after a restart."""
+    limits = framelogs.Limits(20_000, 10_000)
+    log = framelogs.FrameLog(stem, limits)
+    for number in range(8):
+        log.add(Kind.STDOUT, b"o" * 1000, number)
+        log.append(Kind.RESULT, b"r" * 4000, number)
+    log.close()
+    again = recover(stem, limits)
+    for found in (log, again):
+        held = found.view().held
+        assert (found.written, found.count) == (frames.Amounts(8000, 0, 32_000), 16)
+        assert found.dropped == frames.Amounts(8000 - held.stdout, 0, 32_000 - held.results)
+        assert found.dropped.results > 0
+        kept = read(found)
+        assert {len(frame.payload) for frame in kept if frame.header.kind is Kind.RESULT} == {4000}
+        assert (found.locates(found.oldest), found.position(found.count)) == (True, 40_000)
+    assert (log.locates(0), again.locates(0)) == (True, False)
+
+
+def test_output_in_memory_grows_frames(stem: str) -> None:
+    """Small pieces that follow each other share a frame; a large one is cut into several."""
+    log = framelogs.FrameLog(stem, framelogs.Limits())
+    for _ in range(50):
+        log.add(Kind.STDOUT, b"ab", 7)
+    log.add(Kind.STDERR, b"x" * (framelogs.MAX_FRAME_BYTES + 1), 7)
+    log.close()
+    assert shape(read(log)) == [
+        (0, Kind.STDOUT, b"ab" * 50),
+        (1, Kind.STDERR, b"x" * framelogs.MAX_FRAME_BYTES),
+        (2, Kind.STDERR, b"x"),
+    ]

@@ -34,10 +34,10 @@ def test_header_round_trip(header: frames.Header) -> None:
     assert frames.unpack(header.pack()) == header
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_segment_header_round_trip(first: int, stdout: int, stderr: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+def test_segment_header_round_trip(first: int, stdout: int, stderr: int, results: int) -> None:
     """A segment header that was packed reads the same."""
-    head = frames.SegmentHeader(first, frames.Amounts(stdout, stderr))
+    head = frames.SegmentHeader(first, frames.Amounts(stdout, stderr, results))
     assert frames.unpack_segment(head.pack()) == head
 
 

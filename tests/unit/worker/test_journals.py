@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tests.fakes import clocks
 from traforo.domain import specs, states
-from traforo.worker import journalfiles, journals, records
+from traforo.worker import happenings, journalfiles, journals, records
 from traforo.worker.runtimes import contract
 
 RESOURCES = specs.Resources(cpu=0.5, memory_mib=64, disk_mib=32, pids=10)
@@ -228,3 +229,62 @@ def _damage(path: Path, damage: str) -> None:
         connection.execute(statement)
         connection.commit()
         connection.close()
+
+
+def event(number: int, **facts: object) -> happenings.Event:
+    return happenings.Event(number, 5.0 + number, states.Happening.PORT_PUBLISHED, facts)
+
+
+async def test_events_come_back(restarts: Restarts) -> None:
+    """Of each sandbox in order; those of its birth are in its record; with the sandbox they go."""
+    journal, _ = await restarts.open()
+    born = (happenings.Event(0, 1.0, states.Happening.CREATED), happenings.Event(1, 1.5, states.Happening.READY))
+    journal.put_sandbox(sandbox(1, events=born, idle_seconds=7.0, last_activity_at=3.0))
+    journal.put_sandbox(sandbox(2))
+    for number in (3, 2, 10):
+        journal.put_event("sbx_1", event(number, port=number))
+    journal.put_event("sbx_2", event(0))
+    await journal.close()
+    journal, contents = await restarts.open()
+    assert contents.events == {"sbx_1": [event(n, port=n) for n in (2, 3, 10)], "sbx_2": [event(0)]}
+    assert contents.sandboxes == [sandbox(1, events=born, idle_seconds=7.0, last_activity_at=3.0), sandbox(2)]
+    journal.drop_sandbox("sbx_1")
+    await journal.close()
+    _, contents = await restarts.open()
+    assert contents.events == {"sbx_2": [event(0)]}
+
+
+async def test_events_are_bounded(restarts: Restarts) -> None:
+    """Of one sandbox a little more than can be read; of nobody, and of one past its retention, none."""
+    journal, _ = await restarts.open()
+    journal.put_sandbox(sandbox(1))
+    journal.put_sandbox(sandbox(2, ended_at=restarts.clock.now(), state=states.SandboxState.STOPPED))
+    for number in range(2500):
+        journal.put_event("sbx_1", event(number))
+    journal.put_event("sbx_2", event(1))
+    journal.put_event("sbx_9", event(1))
+    await journal.close()
+    journal, contents = await restarts.open()
+    assert set(contents.events) == {"sbx_1", "sbx_2"}
+    found = [one.number for one in contents.events["sbx_1"]]
+    assert found == list(range(found[0], 2500))
+    assert happenings.MAX_KEPT <= len(found) < happenings.MAX_KEPT + 200
+    await journal.close()
+    restarts.clock.move(3601)
+    _, contents = await restarts.open()
+    assert set(contents.events) == {"sbx_1"}
+
+
+async def test_a_journal_without_events_is_read(restarts: Restarts) -> None:
+    """What an earlier version wrote is as good as ever, and takes events from then on."""
+    journal, _ = await restarts.open()
+    journal.put_sandbox(sandbox(1))
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(restarts.path)) as connection:
+        connection.execute("DROP TABLE events")
+    journal, contents = await restarts.open()
+    assert (contents.sandboxes, contents.events) == ([sandbox(1)], {})
+    journal.put_event("sbx_1", event(0))
+    await journal.close()
+    _, contents = await restarts.open()
+    assert contents.events == {"sbx_1": [event(0)]}

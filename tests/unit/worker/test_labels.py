@@ -32,10 +32,10 @@ def entry(**changes: object) -> entries.Entry:
 def test_a_label_says_all_there_is(
     env: dict[str, str], metadata: dict[str, str], owner: str | None, name: str | None
 ) -> None:
-    """Spec, owner, times, token, key and image come back as they were."""
+    """Spec, owner, times, token, key, idle limit and image come back as they were."""
     spec = specs.SandboxSpec("host", "container", RESOURCES, 60.0, env=env, metadata=metadata, name=name)
     original = entry(spec=spec, owner=owner, jti="j", jti_expires_at=99.0, repeat_key="k", repeat_fingerprint="f")
-    found = labels.decode(labels.encode(original, expires_at=123.0))
+    found = labels.decode(labels.encode(original, expires_at=123.0, idle_seconds=7.0))
     assert found == labels.Label(
         v=1,
         spec=spec,
@@ -46,6 +46,7 @@ def test_a_label_says_all_there_is(
         jti_expires_at=99.0,
         repeat_key="k",
         repeat_fingerprint="f",
+        idle_seconds=7.0,
         image=original.rootfs,
     )
 
@@ -53,7 +54,7 @@ def test_a_label_says_all_there_is(
 def test_a_large_image_is_left_out() -> None:
     """What can be asked for again makes room for what cannot."""
     rootfs = contract.Rootfs("host", (), {"BIG": "x" * contract.MAX_LABEL_BYTES})
-    data = labels.encode(entry(rootfs=rootfs), expires_at=1.0)
+    data = labels.encode(entry(rootfs=rootfs), expires_at=1.0, idle_seconds=None)
     assert len(data) <= contract.MAX_LABEL_BYTES
     assert labels.decode(data).image is None
 
@@ -62,7 +63,7 @@ def test_what_does_not_fit_is_refused() -> None:
     """Control characters take six bytes each: within the limit of the request, beyond that of the label."""
     spec = specs.SandboxSpec("host", "container", RESOURCES, 60.0, env={"A": "\x01" * 20_000})
     with pytest.raises(errors.TooLarge) as caught:
-        labels.encode(entry(spec=spec), expires_at=1.0)
+        labels.encode(entry(spec=spec), expires_at=1.0, idle_seconds=None)
     assert caught.value.fields == {"limit": contract.MAX_LABEL_BYTES}
 
 
@@ -78,6 +79,6 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 def test_another_version_is_refused() -> None:
     """What a later worker wrote may mean something else."""
-    values = msgspec.json.decode(labels.encode(entry(), expires_at=1.0))
+    values = msgspec.json.decode(labels.encode(entry(), expires_at=1.0, idle_seconds=None))
     with pytest.raises(errors.InvalidRequest, match="version 2"):
         labels.decode(msgspec.json.encode({**values, "v": 2}))

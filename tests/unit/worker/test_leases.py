@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -88,3 +89,30 @@ class DeadlineModel(RuleBasedStateMachine):
 
 
 TestDeadlineModel = DeadlineModel.TestCase
+
+
+@pytest.mark.parametrize("asked, expected", [(None, None), (0.0, None), (5.0, 5.0), (100, 100.0)])
+def test_an_idle_limit(asked: float | None, expected: float | None) -> None:
+    """None and 0 are no limit."""
+    assert leases.idle(asked, most=100.0) == expected
+
+
+@pytest.mark.parametrize("asked", [-1.0, 0.1, 4.999, 100.1])
+def test_an_idle_limit_that_cannot_be_kept(asked: float) -> None:
+    """It is refused, and the field is named."""
+    with pytest.raises(errors.InvalidRequest) as caught:
+        leases.idle(asked, most=100.0)
+    assert caught.value.fields == {"field": "idle_seconds"}
+
+
+@given(limit=st.floats(5, 1e6), looks=st.lists(st.floats(0, 1), max_size=30))
+def test_idle_is_never_seen_late(limit: float, looks: list[float]) -> None:
+    """However it is used between two looks, the next look is due no later than its end, and at its end it is over."""
+    now = used_at = 0.0
+    for share in looks:
+        due = now + leases.idle_left(limit, now - used_at)
+        assert due <= used_at + limit + 0.001
+        used_at = now + share * (due - now)  # used once more before that
+        now = due
+        assert leases.idle_left(limit, now - used_at) > 0 or now - used_at >= limit - 0.001
+    assert leases.idle_left(limit, limit) == 0.0

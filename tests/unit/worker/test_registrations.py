@@ -135,6 +135,7 @@ async def test_the_end_is_told_once(begin: Begin) -> None:
     await control.registration.stop()
     await control.registration.stop()
     assert [request.method for request in control.requests] == ["PUT", "DELETE"]
+    assert dict(control.requests[-1].url.params) == {"base_url": FACTS["base_url"]}  # another may have our id by now
 
 
 async def test_nothing_is_taken_back_that_was_never_given(begin: Begin) -> None:

@@ -59,12 +59,15 @@ class TestCreate:
             "env": {"A": "1"},
             "metadata": {"k": "v"},
             "name": "mine",
+            "idle_seconds": 30,
+            "on_expiry": "kill",
+            "prepare": ["python"],
         }
         answer = await create(http, **asked)
         found = schemas.CreatedSandbox.model_validate_json(httpx2.Response(200, json=answer).content)
         now = worker.clock.now()
         assert found.model_dump() == {
-            **{name: asked[name] for name in asked if name not in {"env", "ttl_seconds"}},
+            **{name: asked[name] for name in asked if name not in {"env", "ttl_seconds", "on_expiry", "prepare"}},
             "sandbox_id": answer["sandbox_id"],
             "dns_id": ids.parse_sandbox_id(answer["sandbox_id"]).dns,
             "disk_kind": states.DiskKind.TMPFS,
@@ -73,6 +76,9 @@ class TestCreate:
             "created_at": clocks.rfc3339(now),
             "expires_at": clocks.rfc3339(now + 90),
             "ended_at": None,
+            "idle_at": clocks.rfc3339(now + 30),
+            "last_activity_at": clocks.rfc3339(now),
+            "limits_enforced": ["cpu", "disk", "memory", "pids"],
             "connect_url": worker.settings.base_url,
             "token": None,
             "start_type": states.StartType.COLD,
@@ -314,7 +320,12 @@ class TestLease:
         worker.clock.move(10)
         answer = await http.patch(f"/sandboxes/{made['sandbox_id']}/lease?ttl_seconds=60")
         expires_at = clocks.rfc3339(worker.clock.now() + 60)
-        assert answer.json() == {"sandbox_id": made["sandbox_id"], "expires_at": expires_at, "token": None}
+        assert answer.json() == {
+            "sandbox_id": made["sandbox_id"],
+            "expires_at": expires_at,
+            "idle_seconds": None,
+            "token": None,
+        }
         assert schemas.Lease.model_validate_json(answer.content).expires_at == expires_at
         assert (await http.get(f"/sandboxes/{made['sandbox_id']}")).json()["expires_at"] == expires_at
 
@@ -325,6 +336,35 @@ class TestLease:
         answer = await http.patch(f"/sandboxes/{made['sandbox_id']}/lease?{query}")
         assert code(answer) == (400, "invalid_request")
         assert answer.json()["error"]["field"] == "ttl_seconds"
+
+    async def test_an_idle_limit(self, worker: workers.FakeWorker, http: httpx2.AsyncClient) -> None:
+        """It is set, left alone and taken away apart from the lease; the sandbox says when it would end."""
+        made = await create(http, ttl_seconds=600)
+        url = f"/sandboxes/{made['sandbox_id']}"
+        answer = await http.patch(f"{url}/lease?idle_seconds=20")
+        assert (answer.json()["idle_seconds"], answer.json()["expires_at"]) == (20, made["expires_at"])
+        worker.clock.move(5)
+        shown = (await http.get(url)).json()  # looking is not using
+        assert shown["idle_at"] == clocks.rfc3339(worker.clock.now() + 15)
+        assert shown["last_activity_at"] == clocks.rfc3339(worker.clock.now() - 5)
+        answer = await http.patch(f"{url}/lease?ttl_seconds=60")
+        assert answer.json()["idle_seconds"] == 20
+        assert (await http.get(url)).json()["idle_at"] == clocks.rfc3339(worker.clock.now() + 20)
+        with worker.supervisor.get(ids.parse_sandbox_id(made["sandbox_id"])).activity.hold():
+            assert (await http.get(url)).json()["idle_at"] is None
+        assert (await http.patch(f"{url}/lease?idle_seconds=0")).json()["idle_seconds"] is None
+        shown = (await http.get(url)).json()
+        assert (shown["idle_seconds"], shown["idle_at"]) == (None, None)
+
+    @pytest.mark.parametrize("query", ["idle_seconds=4.9", "idle_seconds=-1", "idle_seconds=9999999"])
+    async def test_an_idle_limit_that_cannot_be(self, http: httpx2.AsyncClient, query: str) -> None:
+        """400 with the field named, and the lease as it was."""
+        made = await create(http)
+        url = f"/sandboxes/{made['sandbox_id']}"
+        answer = await http.patch(f"{url}/lease?ttl_seconds=5&{query}")
+        assert code(answer) == (400, "invalid_request")
+        assert answer.json()["error"]["field"] == "idle_seconds"
+        assert (await http.get(url)).json()["expires_at"] == made["expires_at"]
 
     async def test_an_ended_sandbox(self, http: httpx2.AsyncClient) -> None:
         """409: there is nothing to renew."""

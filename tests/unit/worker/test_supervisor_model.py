@@ -39,6 +39,8 @@ class Worlds(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="traforo-model-"))
         self.acknowledged: dict[str, EndReason | None] = {}
         """Ids that a create returned, and the reason for which each has ended as far as anybody was told."""
+        self.idle: set[str] = set()
+        """Ids of those that ended idle."""
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -55,13 +57,15 @@ class Worlds(RuleBasedStateMachine):
         known = sorted(self.worker.supervisor.roster, key=lambda entry: entry.text_id)
         return known[place % len(known)] if known else None
 
-    @rule(resources=resources, ttl=st.sampled_from([10.0, 100.0]), fails=st.booleans())
-    def create(self, resources: specs.Resources, ttl: float, fails: bool) -> None:
+    @rule(
+        resources=resources, ttl=st.sampled_from([10.0, 100.0]), idle=st.sampled_from([None, 15.0]), fails=st.booleans()
+    )
+    def create(self, resources: specs.Resources, ttl: float, idle: float | None, fails: bool) -> None:
         async def create() -> None:
             if fails:
                 self.worker.spawner.refuse.append(errors.StartFailed("no", stage="model"))
             try:
-                entry = await self.worker.create(resources=resources, ttl_seconds=ttl)
+                entry = await self.worker.create(resources=resources, ttl_seconds=ttl, idle_seconds=idle)
             except (errors.NoCapacity, errors.StartFailed):
                 self.worker.spawner.refuse.clear()
             else:
@@ -93,12 +97,31 @@ class Worlds(RuleBasedStateMachine):
 
         self.run(die())
 
-    @rule(place=places, ttl=st.sampled_from([5.0, 50.0]))
-    def renew(self, place: int, ttl: float) -> None:
+    @rule(place=places)
+    def use(self, place: int) -> None:
+        if entry := self.pick(place):
+            entry.activity.touch()
+
+    @rule(place=places, seconds=st.sampled_from([1.0, 40.0]))
+    def hold(self, place: int, seconds: float) -> None:
+        async def hold() -> None:
+            if entry := self.pick(place):
+                with entry.activity.hold():
+                    self.worker.clock.move(seconds)
+                    self.worker.supervisor.tick()
+                    await self.worker.supervisor._books.tasks.drain()
+                    assert not entry.live or entry.expires_at > self.worker.clock.now()
+                    assert entry.reason is not EndReason.IDLE or entry.text_id in self.idle
+
+        self.run(hold())
+
+    @rule(place=places, ttl=st.sampled_from([5.0, 50.0]), idle=st.sampled_from([None, 0.0, 6.0]))
+    def renew(self, place: int, ttl: float, idle: float | None) -> None:
         async def renew() -> None:
             if entry := self.pick(place):
                 try:
-                    assert await self.worker.supervisor.renew(entry, ttl) == self.worker.clock.now() + ttl
+                    assert await self.worker.supervisor.renew(entry, ttl, idle) == self.worker.clock.now() + ttl
+                    assert idle is None or entry.idle_seconds == (idle or None)
                 except errors.Conflict:
                     assert entry.state is not SandboxState.RUNNING
 
@@ -111,7 +134,10 @@ class Worlds(RuleBasedStateMachine):
             self.worker.supervisor.tick()
             await self.worker.supervisor._books.tasks.drain()
             now = self.worker.clock.now()
-            assert not [entry for entry in self.worker.supervisor.roster if entry.live and entry.expires_at <= now]
+            live = [entry for entry in self.worker.supervisor.roster if entry.live]
+            assert not [entry for entry in live if entry.expires_at <= now]
+            limited = [(entry, entry.idle_seconds) for entry in live if entry.idle_seconds is not None]
+            assert not [entry for entry, limit in limited if entry.activity.idle() >= limit]
 
         self.run(wait())
 
@@ -131,6 +157,14 @@ class Worlds(RuleBasedStateMachine):
             live = [entry for entry in self.worker.supervisor.roster if entry.live]
             assert {entry.text_id for entry in live} == set(self.worker.spawner.live)
             assert {entry.state for entry in live} <= {SandboxState.RUNNING}
+            assert {entry.text_id for entry in live if entry.idle_seconds} == set(
+                self.worker.supervisor._books.idles._due
+            )
+            self.idle |= {entry.text_id for entry in self.worker.supervisor.roster if entry.reason is EndReason.IDLE}
+            for entry in self.worker.supervisor.roster:
+                told = [event.number for event in entry.happenings.all()]
+                assert told == list(range(entry.happenings.oldest, entry.happenings.next))
+                assert entry.happenings.over == (not entry.live)
             demands = [admissions.demand(entry.spec.resources) for entry in live]
             held = self.worker.ledger.allocated
             assert self.worker.ledger.live == len(live) == len(self.worker.supervisor._books.expiries) <= 5

@@ -11,7 +11,7 @@ from tests.fakes import clocks, workers
 from traforo.domain import errors, ids, specs, states
 from traforo.domain.clocks import SystemClock
 from traforo.domain.states import EndReason, SandboxState
-from traforo.worker import admissions, alarms, entries, labels, repeats, rosters
+from traforo.worker import admissions, alarms, entries, labels, leases, repeats, rosters
 from traforo.worker.runtimes import contract
 
 SMALL = specs.Resources(cpu=1, memory_mib=64, disk_mib=32, pids=64)
@@ -503,6 +503,189 @@ class TestLease:
         assert worker.supervisor.roster.ended == 2
         await settle(worker)
         assert worker.execs.forgotten == [made[0].text_id]
+
+
+def happened(entry: entries.Entry) -> list[states.Happening]:
+    return [event.kind for event in entry.happenings.all()]
+
+
+class TestIdle:
+    async def test_nobody_uses_it(self, worker: workers.FakeWorker) -> None:
+        """It ends when its limit is reached, not a moment before, and says why."""
+        entry = await worker.create(ttl_seconds=600, idle_seconds=30.0)
+        worker.clock.move(29.9)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.state is SandboxState.RUNNING
+        worker.clock.move(0.1)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert (entry.state, entry.reason) == (SandboxState.STOPPED, EndReason.IDLE)
+        assert entry.last_activity_at == worker.clock.now() - 30
+        assert worker.unused
+        assert len(worker.supervisor._books.idles) == 0
+
+    async def test_use_moves_the_end(self, worker: workers.FakeWorker) -> None:
+        """A touch costs nothing but the time it says; the clock looks again when that may be over."""
+        entry = await worker.create(ttl_seconds=600, idle_seconds=30.0)
+        books = worker.supervisor._books
+        for _ in range(5):
+            worker.clock.move(20)
+            due = books.idles.next()
+            entry.activity.touch()
+            assert books.idles.next() == due
+            worker.supervisor.tick()
+        await settle(worker)
+        assert entry.state is SandboxState.RUNNING
+        worker.clock.move(30)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.reason is EndReason.IDLE
+
+    async def test_a_hold_keeps_it(self, worker: workers.FakeWorker) -> None:
+        """However long; the limit counts from its release."""
+        entry = await worker.create(ttl_seconds=6000, idle_seconds=5.0)
+        with entry.activity.hold():
+            for _ in range(50):
+                worker.clock.move(5)
+                worker.supervisor.tick()
+        worker.clock.move(4)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.state is SandboxState.RUNNING
+        worker.clock.move(1)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.reason is EndReason.IDLE
+
+    async def test_without_a_limit_nothing_is_idle(self, worker: workers.FakeWorker) -> None:
+        """Only the lease ends it, and nobody looks at anything else."""
+        entry = await worker.create(ttl_seconds=600)
+        worker.clock.move(599)
+        worker.supervisor.tick()
+        assert (entry.live, len(worker.supervisor._books.idles)) == (True, 0)
+
+    async def test_a_step_of_the_wall_clock_ends_nothing(self, worker: workers.FakeWorker) -> None:
+        """Idle is time that passed."""
+        entry = await worker.create(ttl_seconds=10_000, idle_seconds=30.0)
+        worker.clock.step(5000)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.state is SandboxState.RUNNING
+        worker.clock.step(-4000)
+        worker.clock.move(30)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.reason is EndReason.IDLE
+
+    async def test_a_renewal_changes_it(self, worker: workers.FakeWorker) -> None:
+        """Set, shortened, taken away; each before it is acknowledged in the label, and alone as well."""
+        entry = await worker.create(ttl_seconds=600)
+        expires_at = entry.expires_at
+        assert entry.running is not None
+        for asked, expected in ((40.0, 40.0), (None, 40.0), (10.0, 10.0), (0.0, None), (20.0, 20.0)):
+            assert await worker.supervisor.renew(entry, idle_seconds=asked) == expires_at
+            assert (entry.idle_seconds, labels.decode(entry.running.label).idle_seconds) == (expected, expected)
+        for wrong in (4.9, -1.0, 1e9):
+            with pytest.raises(errors.InvalidRequest) as caught:
+                await worker.supervisor.renew(entry, idle_seconds=wrong)
+            assert caught.value.fields == {"field": "idle_seconds"}
+        worker.clock.move(20)
+        worker.supervisor.tick()
+        await settle(worker)
+        assert entry.reason is EndReason.IDLE
+
+    async def test_a_restart_keeps_the_limit(self, worker: workers.FakeWorker) -> None:
+        """The next worker goes on with the limit that was acknowledged; its start counts as use."""
+        entry = await worker.create(ttl_seconds=600, idle_seconds=30.0)
+        await worker.supervisor.renew(entry, idle_seconds=50.0)
+        worker.clock.move(45)
+        again = await worker.crash()
+        found = again.supervisor.get(entry.id)
+        assert (found.idle_seconds, found.activity.idle()) == (50.0, 0.0)
+        worker.clock.move(49)
+        again.supervisor.tick()
+        await settle(again)
+        assert found.state is SandboxState.RUNNING
+        worker.clock.move(1)
+        again.supervisor.tick()
+        await settle(again)
+        assert found.reason is EndReason.IDLE
+        third = await again.again()
+        assert third.supervisor.get(entry.id).last_activity_at == worker.clock.now() - 50
+        await third.close()
+
+    async def test_the_clock_is_looked_at_by_itself(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody has to call."""
+        monkeypatch.setattr(leases, "MIN_IDLE", 0.01)
+        async with workers.made(tmp_path, clock=_RealClock()) as worker:
+            entry = await worker.create(ttl_seconds=600, idle_seconds=0.05)
+            await workers.until(lambda: not entry.live)
+            assert entry.reason is EndReason.IDLE
+
+
+class TestEvents:
+    async def test_a_life_is_told(self, worker: workers.FakeWorker) -> None:
+        """Each step, once, in order; a reader that waits is told that it is over."""
+        entry = await worker.create()
+        await worker.supervisor.renew(entry, 50)
+        await worker.supervisor.stop(entry, EndReason.DELETED)
+        kind = states.Happening
+        assert happened(entry) == [kind.CREATED, kind.READY, kind.LEASE_RENEWED, kind.STOPPING, kind.STOPPED]
+        assert [event.facts for event in entry.happenings.all()][3:] == [{"reason": "deleted"}, {"reason": "deleted"}]
+        assert entry.happenings.over
+
+    async def test_a_failed_start_is_told(self, worker: workers.FakeWorker) -> None:
+        """With its code, and nothing after it."""
+        worker.spawner.refuse.append(errors.StartFailed("no", stage="mounts"))
+        with pytest.raises(errors.StartFailed) as caught:
+            await worker.create()
+        entry = worker.supervisor.get(ids.parse_sandbox_id(caught.value.fields["sandbox_id"]))
+        assert happened(entry) == [states.Happening.CREATED, states.Happening.START_FAILED]
+        assert (entry.happenings.all()[1].facts, entry.happenings.over) == ({"code": "start_failed"}, True)
+
+    async def test_memory_is_told(self, worker: workers.FakeWorker) -> None:
+        """Before the end that it caused."""
+        entry = await worker.create()
+        await worker.spawner.end(entry.text_id, EndReason.OUT_OF_MEMORY)
+        await settle(worker)
+        assert happened(entry)[-2:] == [states.Happening.OOM, states.Happening.STOPPED]
+
+    async def test_events_survive_the_worker(self, worker: workers.FakeWorker) -> None:
+        """With their numbers, of live and of ended sandboxes; the restart is an event."""
+        live, ended = [await worker.create() for _ in range(2)]
+        live.happenings.tell(states.Happening.PORT_PUBLISHED, port=80)
+        await worker.supervisor.stop(ended, EndReason.DELETED)
+        await settle(worker)
+        before = {entry.text_id: list(entry.happenings.all()) for entry in (live, ended)}
+        again = await worker.crash()
+        found = again.supervisor.get(live.id).happenings
+        assert list(found.all())[:-1] == before[live.text_id]
+        assert (found.all()[-1].kind, found.all()[-1].number, found.over) == (states.Happening.ADOPTED, 3, False)
+        past = again.supervisor.get(ended.id).happenings
+        assert (list(past.all()), past.over) == (before[ended.text_id], True)
+        await again.supervisor.stop(again.supervisor.get(live.id), EndReason.DELETED)
+        await settle(again)
+        third = await again.crash()
+        assert happened(third.supervisor.get(live.id))[-3:] == [
+            states.Happening.ADOPTED,
+            states.Happening.STOPPING,
+            states.Happening.STOPPED,
+        ]
+        await third.close()
+
+    async def test_a_death_that_nobody_saw_is_told_once(self, worker: workers.FakeWorker) -> None:
+        """By the worker that finds it, and kept."""
+        entry = await worker.create()
+        await settle(worker)
+        worker.spawner.detach()
+        await worker.spawner.end(entry.text_id, EndReason.LOST)
+        again = await worker.crash()
+        await settle(again)
+        third = await again.crash()
+        for one in (again, third):
+            assert happened(one.supervisor.get(entry.id)).count(states.Happening.STOPPED) == 1
+        await third.close()
 
 
 class TestRestart:

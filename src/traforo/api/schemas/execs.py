@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from traforo.api.schemas import fields
 from traforo.domain.states import ExecEnd, ExecStatus
+
+
+class TerminalSize(fields.RequestModel):
+    """Size of a terminal in characters."""
+
+    rows: Annotated[int, Field(ge=1, le=4096)] = 24
+    columns: Annotated[int, Field(ge=1, le=4096)] = 80
+
+
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["build"])]
 
 
 class ExecCreate(fields.RequestModel):
@@ -29,6 +39,39 @@ class ExecCreate(fields.RequestModel):
     """Milliseconds after which the whole tree of processes is killed."""
     wait: bool = False
     """Answer when the command has ended."""
+    stdin: str | None = None
+    """Its input, as text."""
+    stdin_b64: Annotated[str, Field(examples=["aGVsbG8K"])] | None = None
+    """Its input, as bytes in base64."""
+    stdin_open: bool = False
+    """More input may come; else its end is told behind `stdin`, and without that it reads nothing."""
+    tty: TerminalSize | None = None
+    """Run it on a terminal of this size: its input stays open, and all its output is stdout."""
+    background: bool = False
+    """It does not count as use of the sandbox, whose idle limit then holds although it runs. Excludes `wait`."""
+    tag: Tag | None = None
+    """What to call it. Several may have the same."""
+
+
+class TerminalCreate(fields.RequestModel):
+    """A terminal to open."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"rows": 40, "columns": 120}]})
+
+    rows: Annotated[int, Field(ge=1, le=4096)] = 24
+    columns: Annotated[int, Field(ge=1, le=4096)] = 80
+    command: fields.Command | None = None
+    """What runs on it; the user's login shell by default."""
+    env: fields.Env = Field(default_factory=dict)
+    """Added to the sandbox's own environment; TERM is `xterm-256color` by default."""
+    cwd: fields.Path | None = None
+    """Where to start; the user's home directory by default."""
+    user: fields.User | None = None
+    """Name or number; the image's default user by default."""
+    tag: Tag | None = None
+    """What to call it."""
+    timeout_ms: Annotated[int, Field(ge=1, le=fields.MAX_TIMEOUT_MS)] | None = None
+    """Milliseconds after which everything on it is killed."""
 
 
 class CodeCreate(fields.RequestModel):
@@ -82,6 +125,27 @@ class ExecSummary(fields.AnswerModel):
     duration_ms: Annotated[float | None, Field(examples=[1.9])]
     started_at: Annotated[fields.Timestamp, Field(examples=[fields.CREATED_AT])]
     completed_at: Annotated[fields.Timestamp | None, Field(examples=["2026-11-21T12:00:00.002Z"])]
+    tag: Annotated[str | None, Field(examples=["build"])]
+    """What its caller calls it."""
+    pid: int | None
+    """Process id inside the sandbox; null for what runs in a context."""
+    tty: bool
+    """It runs on a terminal."""
+    background: bool
+    """It does not count as use of the sandbox."""
+    context_id: str | None
+    """The context that runs it."""
+    stdin_open: bool
+    """Its stdin can be written now."""
+
+
+class Terminal(ExecSummary):
+    """An exec on a terminal."""
+
+    ws_url: Annotated[
+        str, Field(examples=[f"ws://10.0.0.7:8081/sandboxes/{fields.SANDBOX_ID}/exec/{fields.EXEC_ID}/ws"])
+    ]
+    """Where to attach to it."""
 
 
 class Exec(ExecSummary):
@@ -103,6 +167,20 @@ class ExecQuery(fields.QueryModel):
     """Most execs to return."""
     cursor: fields.Cursor | None = None
     """`next_cursor` of the page before."""
+    tag: Tag | None = None
+    """Those that are called so."""
+    status: ExecStatus | None = None
+    """Those that run, or those that have ended."""
+    pid: Annotated[int, Field(ge=1)] | None = None
+    """Those of this process id inside the sandbox; ended ones may have had the same."""
+
+
+class TerminalPage(fields.AnswerModel):
+    """Some terminals of a sandbox, newest first."""
+
+    terminals: list[Terminal]
+    next_cursor: str | None
+    """Gives the next page; null on the last."""
 
 
 class ExecPage(fields.AnswerModel):
@@ -126,11 +204,36 @@ class FrameQuery(fields.QueryModel):
     """`base64` gives exact bytes."""
 
 
+class StreamQuery(fields.QueryModel):
+    """What to stream, and how."""
+
+    cursor: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """The first frame wanted; the header `Last-Event-ID` says the same."""
+    encoding: fields.Encoding = "utf8"
+    """`base64` gives exact bytes."""
+    follow: bool = True
+    """Go on until the exec has ended; else only what is there."""
+
+
+class SocketQuery(fields.QueryModel):
+    """From where to begin."""
+
+    cursor: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """The first frame wanted."""
+
+
+class StdinQuery(fields.QueryModel):
+    """What comes behind the input."""
+
+    close: bool = False
+    """Its end."""
+
+
 class Frame(fields.AnswerModel):
     """One piece of output, or the end."""
 
     cursor: Annotated[int, Field(examples=[0])]
-    type: Literal["stdout", "stderr", "exit"]
+    type: Literal["stdout", "stderr", "exit", "result"]
     data: Annotated[str, Field(examples=["/root\n"])]
     ts: Annotated[fields.Timestamp, Field(examples=[fields.CREATED_AT])]
     """When the worker read it."""
@@ -159,3 +262,26 @@ class SignalCreate(fields.RequestModel):
     """Name, with or without `SIG`, or number."""
     tree: bool = True
     """Send it to every process that descends from the exec, and not to the first alone."""
+
+
+class SignalAllCreate(SignalCreate):
+    """A signal to send to execs of a sandbox: to those with a tag, to that of a process id, or to one by its id."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"signal": "TERM", "tag": "build"}]})
+
+    tag: Tag | None = None
+    pid: Annotated[int, Field(ge=1)] | None = None
+    exec_id: Annotated[str, Field(max_length=64, examples=[fields.EXEC_ID])] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SignalAllCreate:
+        if sum(value is not None for value in (self.tag, self.pid, self.exec_id)) != 1:
+            raise ValueError("one of 'tag', 'pid' and 'exec_id' says to whom")
+        return self
+
+
+class Signalled(fields.AnswerModel):
+    """Who got a signal."""
+
+    signalled: int
+    """Execs that it reached; those that had ended do not count."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from traforo.api.schemas import fields
-from traforo.domain.states import DiskKind, EndReason, SandboxState, StartType
+from traforo.domain import errors
+from traforo.domain.states import DiskKind, EndReason, Happening, SandboxState, StartType
 
 
 class SandboxCreate(fields.RequestModel):
@@ -35,6 +36,12 @@ class SandboxCreate(fields.RequestModel):
     """Kind of machine to run on."""
     ttl_seconds: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
     """Seconds until it expires: 1800 by default, and at most what the worker allows. A lease can be renewed."""
+    idle_seconds: Annotated[float, Field(ge=5, le=366 * 86400)] | None = None
+    """Seconds without use after which it ends, however long its lease; without it there is no such limit."""
+    on_expiry: Literal["kill"] = "kill"
+    """What happens when its lease or its idle limit is over."""
+    prepare: Annotated[list[Literal["python", "node", "bash"]], Field(max_length=3)] = Field(default_factory=list)
+    """Languages whose interpreters are made ready before anybody asks for them."""
     env: fields.Env = Field(default_factory=dict)
     """Environment of everything that runs in it."""
     metadata: fields.Metadata = Field(default_factory=dict)
@@ -71,6 +78,14 @@ class Sandbox(fields.AnswerModel):
     created_at: Annotated[fields.Timestamp, Field(examples=[fields.CREATED_AT])]
     expires_at: Annotated[fields.Timestamp, Field(examples=[fields.EXPIRES_AT])]
     ended_at: fields.Timestamp | None
+    idle_seconds: float | None
+    """Seconds without use after which it ends; null for no such limit."""
+    idle_at: fields.Timestamp | None
+    """When that will be if nobody uses it; null where there is no limit, while it is in use, and when it has ended."""
+    last_activity_at: fields.Timestamp | None
+    """When it was last used: now, while a command runs in the foreground; null where nobody knows any more."""
+    limits_enforced: Annotated[list[str], Field(examples=[["cpu", "disk", "memory", "pids"]])]
+    """Which of its limits this host enforces, of `cpu`, `disk`, `memory`, `pids`."""
 
 
 class Timings(fields.AnswerModel):
@@ -115,10 +130,20 @@ class SandboxPage(fields.AnswerModel):
 
 
 class LeaseQuery(fields.QueryModel):
-    """A renewal."""
+    """A renewal: of the lease, of the idle limit, or of both."""
 
-    ttl_seconds: Annotated[float, Field(gt=0, le=366 * 86400)]
-    """Seconds from now until the sandbox expires."""
+    ttl_seconds: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
+    """Seconds from now until the sandbox expires; without it the lease stays."""
+    idle_seconds: Annotated[float, Field(ge=0, le=366 * 86400)] | None = None
+    """Seconds without use after which the sandbox ends, from 5; 0 for no such limit; without it the limit stays."""
+
+    @model_validator(mode="after")
+    def _renews(self) -> LeaseQuery:
+        if self.ttl_seconds is None and self.idle_seconds is None:
+            raise errors.InvalidRequest(
+                "cannot renew nothing: 'ttl_seconds', 'idle_seconds' or both are required", field="ttl_seconds"
+            )
+        return self
 
 
 class Lease(fields.AnswerModel):
@@ -126,6 +151,8 @@ class Lease(fields.AnswerModel):
 
     sandbox_id: Annotated[str, Field(examples=[fields.SANDBOX_ID])]
     expires_at: Annotated[fields.Timestamp, Field(examples=[fields.EXPIRES_AT])]
+    idle_seconds: float | None
+    """Its idle limit; null for none."""
     token: str | None = None
     """A token that ends no earlier than the new lease; null in `dev` mode, or where the first one does as well."""
 
@@ -137,3 +164,117 @@ class CreateQuery(fields.QueryModel):
     """Signed by the control plane, for one use."""
     placement_retry: Annotated[int, Field(ge=0, le=100)] = 0
     """How often this create was placed before."""
+
+
+class MetricsQuery(fields.QueryModel):
+    """What to measure."""
+
+    series: bool = False
+    """Give what was measured before as well."""
+    since: Annotated[float, Field(ge=0)] | None = None
+    """Only what was measured after this time, in Unix seconds."""
+
+
+class Sample(fields.AnswerModel):
+    """What a sandbox used at one moment. Null is what this host cannot tell."""
+
+    ts: Annotated[fields.Timestamp, Field(examples=[fields.CREATED_AT])]
+    cpu_seconds: Annotated[float | None, Field(examples=[1.25])]
+    """Processor time of everything in it since it was made."""
+    cpu_percent: Annotated[float | None, Field(examples=[42.0])]
+    """Of one processor (200 is two), since the sample before; in the first one since it was made."""
+    memory_bytes: Annotated[int | None, Field(examples=[8_388_608])]
+    """Page cache and tmpfs included."""
+    memory_limit_bytes: int | None
+    memory_peak_bytes: int | None
+    disk_bytes: int | None
+    """Of its writable layer."""
+    disk_limit_bytes: int | None
+    pids: Annotated[int | None, Field(examples=[3])]
+    """Processes and threads."""
+    pids_limit: int | None
+    network_received_bytes: int | None
+    """On interfaces other than loopback."""
+    network_sent_bytes: int | None
+
+
+class Metrics(fields.AnswerModel):
+    """What a sandbox uses."""
+
+    sandbox_id: Annotated[str, Field(examples=[fields.SANDBOX_ID])]
+    now: Sample | None
+    """Null when it does not run."""
+    series: list[Sample]
+    """Every ten seconds for an hour at most, oldest first. It is measured for five minutes after somebody asked."""
+
+
+class EventQuery(fields.QueryModel):
+    """Which events to read."""
+
+    cursor: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """`next_cursor` of the page before."""
+    wait: Annotated[float, Field(ge=0, le=60)] = 0
+    """Seconds to wait for an event where there is none yet."""
+    limit: fields.Limit = 100
+    """Most events to return."""
+
+
+class Event(fields.AnswerModel):
+    """One thing that happened to a sandbox."""
+
+    cursor: Annotated[int, Field(examples=[0])]
+    ts: Annotated[fields.Timestamp, Field(examples=[fields.CREATED_AT])]
+    type: Annotated[Happening, Field(examples=["exec_ended"])]
+    facts: Annotated[dict[str, Any], Field(examples=[{"exec_id": fields.EXEC_ID, "exit_code": 0}])]
+    """More about it, by kind."""
+
+
+class EventPage(fields.AnswerModel):
+    """Some events of a sandbox, oldest first."""
+
+    sandbox_id: Annotated[str, Field(examples=[fields.SANDBOX_ID])]
+    events: list[Event]
+    next_cursor: Annotated[int, Field(examples=[1])]
+    """Where to go on, now or later."""
+    has_more: bool
+    """There are more now, or more may come."""
+    dropped: int
+    """Events between the cursor and the first of this page that are no longer kept."""
+
+
+class LogQuery(fields.QueryModel):
+    """Which part of the log to read."""
+
+    cursor: Annotated[str, Field(max_length=128)] | None = None
+    """`next_cursor` of the page before, or the cursor of an entry."""
+    limit: fields.Limit = fields.MAX_PAGE
+    """Most entries to return; with `follow` there is no limit."""
+    follow: bool = False
+    """Answer with one entry a line (`application/x-ndjson`) until the sandbox has ended."""
+    stream: Literal["all", "stdout", "stderr", "events"] = "all"
+    """Which kind of entries."""
+    encoding: fields.Encoding = "utf8"
+    """`base64` gives the exact bytes of output."""
+
+
+class LogEntry(fields.AnswerModel):
+    """One piece of output of some exec, or an event."""
+
+    cursor: Annotated[str, Field(examples=["1763726400000.1.01K6Z8Q4T3V7WXYZ0123456789.0"])]
+    """Names this entry; reading goes on behind it."""
+    ts: Annotated[fields.Timestamp, Field(examples=[fields.CREATED_AT])]
+    type: Literal["stdout", "stderr", "result", "gap", "event"]
+    exec_id: Annotated[str | None, Field(examples=[fields.EXEC_ID])]
+    data: Annotated[str, Field(examples=["hello\n"])]
+    """Output; of an event its JSON text `{"type", ...facts}`; of a gap the number of bytes that are no longer kept."""
+
+
+class LogPage(fields.AnswerModel):
+    """Some entries, oldest first."""
+
+    sandbox_id: Annotated[str, Field(examples=[fields.SANDBOX_ID])]
+    entries: list[LogEntry]
+    next_cursor: str
+    """Where to go on, now or later; empty when nothing was ever logged."""
+    has_more: bool
+    """There are more now, or more may come."""

@@ -31,6 +31,13 @@ class Registration(fields.RequestModel):
     """Images that are ready to start from."""
 
 
+class RegistrationQuery(fields.QueryModel):
+    """Which registration to forget."""
+
+    base_url: Annotated[str, Field(min_length=1, max_length=512, examples=["http://worker-1:8081"])]
+    """What the worker registered with."""
+
+
 class Registered(fields.AnswerModel):
     """Until when a worker counts as available."""
 

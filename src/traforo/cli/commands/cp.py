@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from traforo.cli import copies, options, printers
 
 
-def cp(source: options.Words, target: options.Words, /, *, user: str | None = None, url: options.Url = None) -> None:
+def cp(
+    source: options.Words,
+    target: options.Words,
+    /,
+    *,
+    recursive: Annotated[bool, Parameter(name=["--recursive", "-r"], negative="", show_default=False)] = False,
+    user: str | None = None,
+    url: options.Url = None,
+) -> None:
     """Copy files and directories into a sandbox or out of it.
 
     One side is `ID:/path`, the other a local path: `traforo cp data.csv $ID:/work/data.csv`, `traforo cp $ID:/out .`.
-    A target that is a directory gets the source below its own name. `-` is stdin or stdout. Links are left out.
+    A target that is a directory gets the source below its own name. `-` is stdin or stdout. Directories go as one
+    stream, with permission bits and times; links that point out of the directory are left out. How far it is shows on
+    stderr, if that is a terminal.
 
     Args:
         source: What to copy.
         target: Where to.
+        recursive: For habit's sake: directories are copied with all that is in them in any case.
         user: Whose rights count in the sandbox, a name or a number [default: the image's].
         url: URL of the server.
     """
     from traforo.sdk import Client, Sandbox
 
+    del recursive
     here, there = copies.place(source), copies.place(target)
     if (here.sandbox_id is None) == (there.sandbox_id is None):
         raise printers.UsageError(

@@ -22,9 +22,9 @@ from traforo.settings import worker as worker_settings
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _TRY = """try:
-  curl -sL {control}/sandboxes -d '{{"image": "host"}}'
-  curl -s {worker}/sandboxes/$ID/exec -d '{{"command": "echo hello", "wait": true}}'
-  curl -s -X DELETE {worker}/sandboxes/$ID
+  curl -sL {header}{control}/sandboxes -d '{{"image": "host"}}'
+  curl -s {header}{worker}/sandboxes/$ID/exec -d '{{"command": "echo hello", "wait": true}}'
+  curl -s {header}-X DELETE {worker}/sandboxes/$ID
 or:
   {url}traforo run -- python3 -c 'print("hello")'"""
 
@@ -42,6 +42,8 @@ class Plan:
     control: Sequence[str]
     """Arguments of `traforo control`."""
     worker: Sequence[str]
+    prod: bool = False
+    """Whether a token is asked for."""
 
 
 def up(
@@ -142,6 +144,7 @@ def _plan(
         logs=logs,
         control=_arguments(flags[0], files[0]),
         worker=_arguments(flags[1], files[1]),
+        prod=control.auth.mode == "prod",
     )
 
 
@@ -186,7 +189,11 @@ def _announce(plan: Plan, running: Sequence[children.Child], ready_file: Path | 
     print(f"worker         {plan.worker_url}")
     print(f"logs           {plan.logs}")
     url = "" if plan.control_url == "http://127.0.0.1:8080" else f"TRAFORO_URL={plan.control_url} "
-    print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url))
+    header = ""
+    if plan.prod:
+        header = '-H "Authorization: Bearer $TRAFORO_TOKEN" '
+        print("mode           prod: TRAFORO_TOKEN has to be a token, for each create a new one")
+    print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url, header=header))
     sys.stdout.flush()
     if ready_file is not None:
         facts = {

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +18,8 @@ import httpx2
 from traforo.sdk import answers, errors, requests, results, transports
 from traforo.sdk._async import edges
 
+LINES = "application/x-ndjson"
+"""Media type of JSON lines."""
 DEFAULT_TIMEOUT = 60.0
 """Seconds to wait for an answer that itself waits for nothing."""
 _REDIRECTS = frozenset({307, 308})
@@ -57,6 +59,11 @@ class AsyncClient:
         self._timeout = timeout
         self._http = http
         self._owned = http is None
+
+    @property
+    def direct(self) -> bool:
+        """Whether connections are this client's own, so that it may make others beside HTTP: not with `http`."""
+        return self._owned
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,20 +175,47 @@ class AsyncClient:
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     @contextlib.asynccontextmanager
-    async def stream(self, url: str, *, token: str | None) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send a GET and hand out the pieces of the answer's body as they come."""
-        request = self._pool().build_request("GET", url, headers=requests.bearer(token), timeout=self._limits(-1.0))
+    async def stream(
+        self, url: str, *, token: str | None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[httpx2.Response]:
+        """Send a GET and hand out the answer, its body still to be read with `blocks`."""
+        sent = {**requests.bearer(token), **(headers or {})}
+        request = self._pool().build_request("GET", url, headers=sent, timeout=self._limits(-1.0))
         try:
             response = await self._pool().send(request, stream=True)
             try:
                 if response.is_error:
                     content = await response.aread()
                     raise answers.error(response.status_code, content, response.headers.get("x-request-id"))
-                yield response.aiter_raw()
+                yield response
             finally:
                 await response.aclose()
         except httpx2.HTTPError as error:
             raise transports.translated(error, "GET", url) from error
+
+    async def lines(self, url: str, *, token: str | None) -> AsyncGenerator[bytes]:
+        """Send a GET for JSON lines and give out each as it comes. Half a line at a broken end is none.
+
+        Raises `BadAnswer` where the server gives no lines.
+        """
+        try:
+            async with self.stream(url, token=token, headers={"Accept": LINES}) as response:
+                if not response.headers.get("content-type", "").startswith(LINES):
+                    raise errors.BadAnswer("the server answered with something else than lines")
+                rest: list[bytes] = []
+                async for block in response.aiter_raw():
+                    *whole, last = block.split(b"\n")
+                    if whole:
+                        whole[0] = b"".join([*rest, whole[0]])
+                        rest = []
+                    rest.append(last)
+                    for line in whole:
+                        if line:
+                            yield line
+        except errors.NotFound as error:
+            if "kind" in error.fields:
+                raise
+            raise errors.BadAnswer("the server has no such stream", status=error.status) from error
 
     def _pool(self) -> httpx2.AsyncClient:
         if self._http is None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import IO, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import httpx2
 
-from traforo.sdk import disks, transports
+from traforo.sdk import disks, transports, tunnels
+
+if TYPE_CHECKING:
+    from traforo.sdk._async import sockets
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TokenSource = str | Callable[[], str | Awaitable[str]] | None
 """A token, or what mints one for each request; None takes TRAFORO_TOKEN, if it is set."""
+
+Listener = Callable[[str], object] | None
+"""Told each piece of text as it comes. A coroutine function is awaited."""
+Tunnel = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+"""Bytes in both directions."""
 
 
 class _Tls(httpx2.AsyncBaseTransport):
@@ -62,3 +70,45 @@ async def blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
     """Read a local file to its end."""
     while block := await asyncio.to_thread(file.read, disks.BLOCK_BYTES):
         yield block
+
+
+async def told(listener: Callable[[str], object], text: str) -> None:
+    """Hand a piece of text on."""
+    outcome = listener(text)
+    if inspect.isawaitable(outcome):
+        await outcome
+
+
+def lock() -> asyncio.Lock:
+    """Return what keeps two tasks apart."""
+    return asyncio.Lock()
+
+
+async def websocket(url: str, headers: Mapping[str, str]) -> sockets.Socket:
+    """Open a WebSocket at an HTTP URL. Raises `TraforoError`."""
+    from traforo.sdk._async import sockets  # noqa: PLC0415 - the library is loaded only where it is used
+
+    return await sockets.connected(url, headers)
+
+
+async def tunnel(url: str, headers: Mapping[str, str]) -> Tunnel:
+    """Ask for an upgrade to plain bytes at a URL. Raises `TraforoError`."""
+    target = tunnels.target(url)
+    try:
+        reader, writer = await asyncio.wait_for(
+            asyncio.open_connection(target.host, target.port, ssl=target.tls or None), transports.CONNECT_SECONDS
+        )
+    except (OSError, TimeoutError) as error:
+        raise tunnels.unreachable(url, error) from error
+    try:
+        writer.write(tunnels.request(target, headers))
+        head = await asyncio.wait_for(reader.readuntil(tunnels.END_OF_HEAD), tunnels.ANSWER_SECONDS)
+        if (length := tunnels.refused_bytes(head)) is not None:
+            tunnels.refuse(head, await reader.read(length))
+    except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
+        writer.close()
+        raise tunnels.unreachable(url, error) from error
+    except BaseException:
+        writer.close()
+        raise
+    return reader, writer

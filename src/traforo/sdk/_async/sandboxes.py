@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from traforo.sdk import answers, errors, requests, results, transports
-from traforo.sdk._async import clients, edges, execs, files
+from traforo.sdk import answers, errors, listeners, observations, pauses, requests, results, transports
+from traforo.sdk._async import clients, contexts, edges, execs, files, ports, terminals
 
+EVENT_SECONDS = 30.0
+"""How long the server holds a request for events that have not happened yet."""
 CODE_TIMEOUT = 30.0
 """Seconds after which `run_code` stops the code, unless another limit is given."""
 
@@ -45,6 +49,12 @@ class AsyncSandbox:
         """Milliseconds by phase: `accepted_to_admitted`, `admitted_to_ready`, `total`; empty after `connect`."""
         self.files = files.AsyncFiles(client, place)
         """Its files."""
+        self.terminals = terminals.AsyncTerminals(client, place)
+        """Its terminals: commands that somebody types to."""
+        self.contexts = contexts.AsyncContexts(client, place)
+        """Its code contexts: interpreters that keep what was defined."""
+        self.ports = ports.AsyncPorts(client, place)
+        """Its ports, as they are reached from outside."""
         self._client = client
         self._place = place
         self._owns_client = owns_client
@@ -86,6 +96,9 @@ class AsyncSandbox:
         disk_kind: Literal["tmpfs", "disk"] | None = None,
         pids: int | None = None,
         ttl_seconds: float | None = None,
+        idle_seconds: float | None = None,
+        on_expiry: Literal["kill"] | None = None,
+        prepare: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         name: str | None = None,
@@ -105,6 +118,9 @@ class AsyncSandbox:
             disk_kind: Where that layer lives: in memory or on the worker's disk; default `tmpfs`.
             pids: Most processes and threads at once.
             ttl_seconds: Seconds after which the sandbox ends by itself, unless renewed; default 1800.
+            idle_seconds: Seconds without activity after which it ends before that; 5 and up, default never.
+            on_expiry: What happens at that time; default `kill`.
+            prepare: Interpreters to have ready for the first code context, such as `["python"]`.
             env: Environment of each command.
             metadata: Text to find it by, for your own use.
             name: A name for people.
@@ -138,6 +154,9 @@ class AsyncSandbox:
             disk_kind=disk_kind,
             pids=pids,
             ttl_seconds=ttl_seconds,
+            idle_seconds=idle_seconds,
+            on_expiry=on_expiry,
+            prepare=None if prepare is None else [*prepare],
             env=env and dict(env),
             metadata=metadata and dict(metadata),
             name=name,
@@ -239,9 +258,15 @@ class AsyncSandbox:
         response = await self._client.call("GET", self._place.url, token=await self._token(), repeat=True)
         return answers.sandbox(answers.document(response.content))
 
-    async def renew(self, ttl_seconds: float) -> datetime:
-        """Let it live for `ttl_seconds` from now on, shorter or longer than before. Returns when it expires."""
-        query = requests.query_string({"ttl_seconds": f"{ttl_seconds:.15g}"})
+    async def renew(self, ttl_seconds: float, *, idle_seconds: float | None = None) -> datetime:
+        """Let it live for `ttl_seconds` from now on, shorter or longer than before. Returns when it expires.
+
+        Args:
+            ttl_seconds: Seconds from now.
+            idle_seconds: Another limit for the time without activity, 0 for none; None leaves it as it is.
+        """
+        idle = None if idle_seconds is None else f"{idle_seconds:.15g}"
+        query = requests.query_string({"ttl_seconds": f"{ttl_seconds:.15g}", "idle_seconds": idle})
         url = f"{self._place.url}/lease{query}"
         response = await self._client.call("PATCH", url, token=await self._token(), repeat=True)
         body = answers.document(response.content)
@@ -270,6 +295,10 @@ class AsyncSandbox:
         cwd: str | os.PathLike[str] | None = None,
         user: str | None = None,
         timeout: float | None = None,
+        stdin: str | bytes | None = None,
+        on_stdout: edges.Listener = None,
+        on_stderr: edges.Listener = None,
+        tag: str | None = None,
         check: bool = False,
     ) -> results.ExecResult:
         """Run a command to its end and return its result.
@@ -282,6 +311,10 @@ class AsyncSandbox:
             cwd: Absolute path; None is the user's home directory.
             user: Name or number; None is the image's default user.
             timeout: Seconds after which the command and all it started are killed; then `end` is `timed_out`.
+            stdin: What it reads as its input; None is none.
+            on_stdout: Called with each piece of text that it writes to stdout, as it comes.
+            on_stderr: The same for stderr.
+            tag: A name to find it by, of letters, digits and `._-`.
             check: Raise unless it exits with 0.
 
         Raises:
@@ -294,13 +327,20 @@ class AsyncSandbox:
             async with await AsyncSandbox.create() as sandbox:
                 result = await sandbox.exec("echo out; echo err >&2; exit 7")
                 print(result.exit_code, result.stdout.strip(), result.stderr.strip())
+                await sandbox.exec("for n in 1 2 3; do echo $n; sleep 0.1; done", on_stdout=print)
+                print((await sandbox.exec("tr a-z A-Z", stdin="hello")).stdout)
             ```
         """
-        body = self._command(command, env, cwd, user, timeout) | {"wait": True}
-        limit = None if timeout is None else timeout + transports.WAIT_MARGIN
-        url = f"{self._place.url}/exec"
-        response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
-        result = answers.exec_result(answers.document(response.content))
+        given = requests.stdin(stdin)
+        if on_stdout is None and on_stderr is None and (stdin is None or given):
+            body = self._command(command, env, cwd, user, timeout) | requests.given(tag=tag) | given | {"wait": True}
+            limit = None if timeout is None else timeout + transports.WAIT_MARGIN
+            url = f"{self._place.url}/exec"
+            response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
+            result = answers.exec_result(answers.document(response.content))
+        else:
+            started = await self.start(command, env=env, cwd=cwd, user=user, timeout=timeout, stdin=stdin, tag=tag)
+            result = await self._followed(started, on_stdout, on_stderr)
         return result.check() if check else result
 
     async def start(
@@ -311,8 +351,23 @@ class AsyncSandbox:
         cwd: str | os.PathLike[str] | None = None,
         user: str | None = None,
         timeout: float | None = None,
+        stdin: str | bytes | None = None,
+        stdin_open: bool = False,
+        background: bool = False,
+        tag: str | None = None,
     ) -> execs.AsyncExec:
         """Start a command and return a handle, with the arguments and errors of `exec`.
+
+        Args:
+            command: As for `exec`.
+            env: As for `exec`.
+            cwd: As for `exec`.
+            user: As for `exec`.
+            timeout: As for `exec`.
+            stdin: As for `exec`.
+            stdin_open: Keep its input open, for `write` and `close_stdin` of the handle.
+            background: It does not count as activity: the sandbox may end for idleness while it runs.
+            tag: As for `exec`; `list_execs(tag=...)` finds it.
 
         Example:
             ```python
@@ -322,17 +377,51 @@ class AsyncSandbox:
                 print((await exec.wait()).end)
             ```
         """
-        body = self._command(command, env, cwd, user, timeout) | {"wait": False}
+        given = requests.stdin(stdin)
+        feed = stdin is not None and not given
+        body = self._command(command, env, cwd, user, timeout) | {"wait": False} | given
+        body |= requests.given(tag=tag, background=background or None, stdin_open=(stdin_open or feed) or None)
         response = await self._client.call("POST", f"{self._place.url}/exec", token=await self._token(), body=body)
         exec_id = answers.field(answers.document(response.content), "exec_id", str)
-        return execs.AsyncExec(self._client, self._place, exec_id)
+        started = execs.AsyncExec(self._client, self._place, exec_id)
+        if feed and stdin is not None:
+            try:
+                await started.write(stdin)
+                if not stdin_open:
+                    await started.close_stdin()
+            except errors.Conflict:
+                pass  # it ended before it had read everything, as commands may
+        return started
 
-    async def list_execs(self, limit: int | None = None) -> tuple[results.ExecResult, ...]:
-        """Return the sandbox's execs without their output, at most `limit` of them."""
+    async def _followed(
+        self, started: execs.AsyncExec, on_stdout: edges.Listener, on_stderr: edges.Listener
+    ) -> results.ExecResult:
+        texts = {"stdout": listeners.Text(), "stderr": listeners.Text()}
+        heard = {"stdout": on_stdout, "stderr": on_stderr}
+        async with contextlib.aclosing(started.output()) as frames:
+            async for frame in frames:
+                for kind, text in texts.items():
+                    listener = heard[kind]
+                    piece = text.take(frame, kind)
+                    if listener is not None and piece:
+                        await edges.told(listener, piece)
+        return await started.result()
+
+    async def list_execs(
+        self,
+        limit: int | None = None,
+        *,
+        tag: str | None = None,
+        status: Literal["running", "exited"] | None = None,
+        pid: int | None = None,
+    ) -> tuple[results.ExecResult, ...]:
+        """Return the sandbox's execs without their output, at most `limit` of them, all or those asked for."""
+        wanted = {"tag": tag, "status": status, "pid": pid}
         found: tuple[results.ExecResult, ...] = ()
         cursor: str | None = None
         while limit is None or len(found) < limit:
-            query = requests.query_string({"limit": requests.page_size(limit, len(found)), "cursor": cursor})
+            size = requests.page_size(limit, len(found))
+            query = requests.query_string({"limit": size, "cursor": cursor, **wanted})
             url = f"{self._place.url}/exec{query}"
             response = await self._client.call("GET", url, token=await self._token(), repeat=True)
             page, cursor = answers.execs(answers.document(response.content))
@@ -344,6 +433,29 @@ class AsyncSandbox:
     def get_exec(self, exec_id: str) -> execs.AsyncExec:
         """Return a handle of an exec that was started before, by anybody. Nothing is asked of the server."""
         return execs.AsyncExec(self._client, self._place, exec_id)
+
+    async def signal(
+        self,
+        signal: str | int = "TERM",
+        *,
+        tag: str | None = None,
+        pid: int | None = None,
+        exec_id: str | None = None,
+        tree: bool = True,
+    ) -> int:
+        """Send a signal to the commands that have a tag, to a process, or to one command. Returns how many got it.
+
+        Args:
+            signal: Name without SIG, or number.
+            tag: Every running command that was started with it.
+            pid: A process, as seen inside the sandbox.
+            exec_id: One command.
+            tree: To every process that descends from it as well.
+        """
+        body = requests.given(signal=signal, tree=tree, tag=tag, pid=pid, exec_id=exec_id)
+        url = f"{self._place.url}/signal"
+        response = await self._client.call("POST", url, token=await self._token(), body=body)
+        return int(answers.field(answers.document(response.content), "signalled", int))
 
     async def run_code(
         self,
@@ -392,6 +504,122 @@ class AsyncSandbox:
         response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
         result = answers.exec_result(answers.document(response.content))
         return result.check() if check else result
+
+    async def metrics(self, *, series: bool = False, since: datetime | None = None) -> observations.Metrics:
+        """Return what it uses now, and with `series` what it used in the last hour or since a time.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                metrics = await sandbox.metrics()
+                if metrics.now is not None:
+                    print(metrics.now.memory_bytes, metrics.now.memory_limit_bytes, metrics.now.pids)
+            ```
+        """
+        moment = None if since is None else f"{since.timestamp():.3f}"
+        query = requests.query_string({"series": "true" if series or since else None, "since": moment})
+        url = f"{self._place.url}/metrics{query}"
+        response = await self._client.call("GET", url, token=await self._token(), repeat=True)
+        return observations.metrics(answers.document(response.content))
+
+    async def events(
+        self, *, follow: bool = False, cursor: int | str | None = None
+    ) -> AsyncGenerator[observations.Event]:
+        """Give out what happened to it, oldest first.
+
+        Args:
+            follow: Go on with what happens, until it has ended.
+            cursor: Begin after the event with this cursor.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                await sandbox.exec(["true"])
+                async for event in sandbox.events():
+                    print(event.ts, event.type, event.facts)
+            ```
+        """
+        outage = pauses.Outage()
+        position: int | str | None = cursor
+        while True:
+            query = requests.query_string({"cursor": position, "wait": EVENT_SECONDS if follow else None})
+            url, limit = f"{self._place.url}/events{query}", EVENT_SECONDS + transports.WAIT_MARGIN
+            try:
+                response = await self._client.call("GET", url, token=await self._token(), timeout=limit)
+            except pauses.TRANSIENT:
+                pause = outage.pause(time.monotonic())
+                if pause is None:
+                    raise
+                await edges.sleep(pause)
+                continue
+            outage.over()
+            found, following = observations.events(answers.document(response.content))
+            for event in found:
+                yield event
+            position = following or position
+            if not follow and (not found or following is None):
+                return
+            if follow and not found and await self._has_ended():
+                return
+
+    async def logs(
+        self,
+        *,
+        follow: bool = False,
+        cursor: int | str | None = None,
+        stream: Literal["stdout", "stderr", "events"] | None = None,
+    ) -> AsyncGenerator[observations.LogEntry]:
+        """Give out the output of all its commands and its events in the order of time.
+
+        Args:
+            follow: Go on with what comes, until it has ended; a connection that broke is made anew.
+            cursor: Begin after the entry with this cursor.
+            stream: Only this kind.
+
+        Example:
+            ```python
+            async with await AsyncSandbox.create() as sandbox:
+                await sandbox.exec("echo hello")
+                async for entry in sandbox.logs(stream="stdout"):
+                    print(entry.ts, entry.exec_id, entry.data)
+            ```
+        """
+        outage = pauses.Outage()
+        position: int | str | None = cursor
+        while True:
+            query = {"cursor": position, "stream": stream, "follow": "true" if follow else None}
+            url = f"{self._place.url}/logs{requests.query_string(query)}"
+            try:
+                if not follow:
+                    response = await self._client.call("GET", url, token=await self._token(), repeat=True)
+                    found, following = observations.logs(answers.document(response.content))
+                    for entry in found:
+                        yield entry
+                    if following in {None, "", position}:  # a page may be empty and still not be the last
+                        return
+                    position = following
+                    continue
+                async with contextlib.aclosing(self._client.lines(url, token=await self._token())) as lines:
+                    async for line in lines:
+                        outage.over()
+                        body = answers.document(line)
+                        if body.get("type") == "heartbeat":
+                            continue
+                        entry = observations.log_entry(body)
+                        position = entry.cursor
+                        yield entry
+                if await self._has_ended():
+                    return
+                problem: errors.TraforoError = errors.ConnectionFailed("the logs stopped")
+            except pauses.TRANSIENT as error:
+                problem = error
+            pause = outage.pause(time.monotonic())
+            if pause is None:
+                raise problem
+            await edges.sleep(pause)
+
+    async def _has_ended(self) -> bool:
+        return (await self.info()).ended_at is not None
 
     async def _token(self) -> str | None:
         return await self._client.credential(self._place)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ import httpx2
 from traforo.sdk import answers, errors, requests, results, transports
 from traforo.sdk._sync import edges
 
+LINES = "application/x-ndjson"
+"""Media type of JSON lines."""
 DEFAULT_TIMEOUT = 60.0
 """Seconds to wait for an answer that itself waits for nothing."""
 _REDIRECTS = frozenset({307, 308})
@@ -58,6 +60,11 @@ class Client:
         self._timeout = timeout
         self._http = http
         self._owned = http is None
+
+    @property
+    def direct(self) -> bool:
+        """Whether connections are this client's own, so that it may make others beside HTTP: not with `http`."""
+        return self._owned
 
     def __enter__(self) -> Self:
         return self
@@ -169,20 +176,47 @@ class Client:
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     @contextlib.contextmanager
-    def stream(self, url: str, *, token: str | None) -> Iterator[Iterator[bytes]]:
-        """Send a GET and hand out the pieces of the answer's body as they come."""
-        request = self._pool().build_request("GET", url, headers=requests.bearer(token), timeout=self._limits(-1.0))
+    def stream(
+        self, url: str, *, token: str | None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[httpx2.Response]:
+        """Send a GET and hand out the answer, its body still to be read with `blocks`."""
+        sent = {**requests.bearer(token), **(headers or {})}
+        request = self._pool().build_request("GET", url, headers=sent, timeout=self._limits(-1.0))
         try:
             response = self._pool().send(request, stream=True)
             try:
                 if response.is_error:
                     content = response.read()
                     raise answers.error(response.status_code, content, response.headers.get("x-request-id"))
-                yield response.iter_raw()
+                yield response
             finally:
                 response.close()
         except httpx2.HTTPError as error:
             raise transports.translated(error, "GET", url) from error
+
+    def lines(self, url: str, *, token: str | None) -> Generator[bytes]:
+        """Send a GET for JSON lines and give out each as it comes. Half a line at a broken end is none.
+
+        Raises `BadAnswer` where the server gives no lines.
+        """
+        try:
+            with self.stream(url, token=token, headers={"Accept": LINES}) as response:
+                if not response.headers.get("content-type", "").startswith(LINES):
+                    raise errors.BadAnswer("the server answered with something else than lines")
+                rest: list[bytes] = []
+                for block in response.iter_raw():
+                    *whole, last = block.split(b"\n")
+                    if whole:
+                        whole[0] = b"".join([*rest, whole[0]])
+                        rest = []
+                    rest.append(last)
+                    for line in whole:
+                        if line:
+                            yield line
+        except errors.NotFound as error:
+            if "kind" in error.fields:
+                raise
+            raise errors.BadAnswer("the server has no such stream", status=error.status) from error
 
     def _pool(self) -> httpx2.Client:
         if self._http is None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import IO, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import httpx2
 
-from traforo.sdk import disks, transports
+from traforo.sdk import disks, transports, tunnels
+
+if TYPE_CHECKING:
+    from traforo.sdk._sync import sockets
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TokenSource = str | Callable[[], str] | None
 """A token, or what mints one for each request; None takes TRAFORO_TOKEN, if it is set."""
+
+Listener = Callable[[str], object] | None
+"""Told each piece of text as it comes."""
+Tunnel = socket.socket
+"""Bytes in both directions."""
 
 
 class _Tls(httpx2.BaseTransport):
@@ -58,3 +68,47 @@ def blocks(file: IO[bytes]) -> Iterator[bytes]:
     """Read a local file to its end."""
     while block := file.read(disks.BLOCK_BYTES):
         yield block
+
+
+def told(listener: Callable[[str], object], text: str) -> None:
+    """Hand a piece of text on."""
+    listener(text)
+
+
+def lock() -> threading.Lock:
+    """Return what keeps two threads apart."""
+    return threading.Lock()
+
+
+def websocket(url: str, headers: Mapping[str, str]) -> sockets.Socket:
+    """Open a WebSocket at an HTTP URL. Raises `TraforoError`."""
+    from traforo.sdk._sync import sockets  # noqa: PLC0415 - the library is loaded only where it is used
+
+    return sockets.connected(url, headers)
+
+
+def tunnel(url: str, headers: Mapping[str, str]) -> Tunnel:
+    """Ask for an upgrade to plain bytes at a URL. Raises `TraforoError`."""
+    target = tunnels.target(url)
+    try:
+        connection = socket.create_connection((target.host, target.port), transports.CONNECT_SECONDS)
+        if target.tls:
+            connection = tunnels.secured(connection, target.host)
+    except OSError as error:
+        raise tunnels.unreachable(url, error) from error
+    try:
+        connection.settimeout(tunnels.ANSWER_SECONDS)
+        connection.sendall(tunnels.request(target, headers))
+        head = b""
+        while not head.endswith(tunnels.END_OF_HEAD):  # byte by byte: what follows belongs to the tunnel
+            head += tunnels.checked(connection.recv(1), head)
+        if (length := tunnels.refused_bytes(head)) is not None:
+            tunnels.refuse(head, connection.recv(length))
+        connection.settimeout(None)
+    except (OSError, EOFError) as error:
+        connection.close()
+        raise tunnels.unreachable(url, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,21 +1,26 @@
 # Written by tools/async_to_sync.py. Change _async/execs.py instead.
-"""A command that was started: wait for it, read its output, signal it. Reading goes on where a connection broke."""
+"""A command that was started: read its output, write its input, wait for it, signal it. Reading goes on where a
+connection broke; input is never sent twice.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from traforo.sdk import answers, errors, requests, results, transports
+from traforo.sdk import answers, errors, messages, pauses, requests, results, transports
 from traforo.sdk._sync import clients, edges
+
+if TYPE_CHECKING:
+    from traforo.sdk._sync import sockets
 
 POLL_SECONDS = 30.0
 """How long the server holds a request for frames that are not there yet; it allows up to 60."""
-RECONNECT_SECONDS = 60.0
-"""For how long lost connections are made anew before the reader is told."""
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 2.0
 _PAGE = 1000
+_WAYS = ("socket", "lines", "pages")
+"""How output can be read, the best first; one that a server does not know is not tried again."""
 
 
 class Exec:
@@ -25,7 +30,7 @@ class Exec:
         ```python
         with Sandbox.create() as sandbox:
             exec = sandbox.start("for i in 1 2 3; do echo $i; sleep 0.1; done")
-            for frame in exec.frames():
+            for frame in exec.output():
                 print(frame.type, frame.data)
             result = exec.wait()
             print(result.exit_code)
@@ -35,22 +40,29 @@ class Exec:
     def __init__(self, client: clients.Client, place: requests.Place, exec_id: str) -> None:
         self.id = exec_id
         """`exec_` and a ULID."""
-        self.next_cursor = 0
-        """Where `frames` goes on, after the last frame it gave out."""
-        self.dropped = 0
-        """Bytes of output that were gone from the log before they were read."""
-        self._ended = False
         self._client = client
         self._place = place
         self._url = f"{place.url}/exec/{requests.checked_id(exec_id)}"
+        self._position = messages.Position()
+        self._left = False
+        self._way = _WAYS[0] if client.direct else _WAYS[1]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
 
+    @property
+    def next_cursor(self) -> int:
+        """Where reading goes on, after the last frame that was given out."""
+        return self._position.next_cursor
+
+    @property
+    def dropped(self) -> int:
+        """Bytes of output that were gone from the log before they were read."""
+        return self._position.dropped
+
     def result(self) -> results.ExecResult:
         """Return what is known of it now, output included."""
-        token = self._client.credential(self._place)
-        response = self._client.call("GET", self._url, token=token, repeat=True)
+        response = self._client.call("GET", self._url, token=self._token(), repeat=True)
         return answers.exec_result(answers.document(response.content))
 
     def wait(self, timeout: float | None = None) -> results.ExecResult:
@@ -62,14 +74,19 @@ class Exec:
         Raises:
             RequestTimedOut: It still runs after `timeout`.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._ended:
-            for _ in self._pages(self.next_cursor, deadline):
+        if not self._position.ended:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            position = messages.Position(self._position.next_cursor)
+            for _ in self._resumed(position, "pages", deadline):
                 pass
+            self._position.ended = True
         return self.result()
 
-    def frames(self, cursor: int | None = None) -> Iterator[results.Frame]:
+    def output(self, cursor: int | None = None) -> Generator[results.Frame]:
         """Read its output as it comes, piece by piece, the last one being of type `exit`.
+
+        Over a WebSocket where there is one, else over a streamed answer, else by asking again and again; whichever it
+        is, a connection that broke is made anew, nothing is lost and nothing comes twice.
 
         Args:
             cursor: Where to begin: 0 is the start, None where this handle was. Frames of the past can be read again for
@@ -77,17 +94,66 @@ class Exec:
 
         Raises:
             ConnectionFailed: The server could not be reached for a minute. Calling again goes on at the same place.
+
+        Example:
+            ```python
+            with Sandbox.create() as sandbox:
+                exec = sandbox.start("echo out; echo err >&2")
+                for frame in exec.output():
+                    print(frame.type, frame.text)
+            ```
         """
-        if cursor is not None:
-            self.next_cursor = cursor
-        elif self._ended:
-            return
-        for page in self._pages(self.next_cursor, None):
-            self.dropped += page.dropped
+        with contextlib.closing(self._read(cursor, self._way)) as frames:
+            yield from frames
+
+    def frames(self, cursor: int | None = None) -> Iterator[results.Frame]:
+        """Read its output as `output` does, by plain requests that wait: what passes through every proxy."""
+        with contextlib.closing(self._read(cursor, "pages")) as frames:
+            yield from frames
+
+    def written(self, cursor: int = 0) -> Generator[results.Frame]:
+        """Read what it has written so far, from a cursor on, without waiting for more."""
+        position = messages.Position(cursor)
+        while not position.ended:
+            page = self._page(position.next_cursor, None, wait=0.0)
             for frame in page.frames:
-                self.next_cursor = frame.cursor + 1
+                position.take(messages.Piece(frame, frame.cursor + 1))
                 yield frame
-            self.next_cursor = page.next_cursor
+            position.take(messages.Piece(None, page.next_cursor))
+            if not page.frames:
+                return
+
+    def write(self, data: str | bytes | Iterable[bytes]) -> None:
+        """Write to its standard input; returns when the sandbox has taken everything.
+
+        A command that does not read makes this wait. An exec has an open input if it was started with `stdin_open`.
+
+        Args:
+            data: Text (as UTF-8), bytes, or an iterable of bytes for what does not fit into memory.
+
+        Raises:
+            Conflict: It has ended, or its input is not open.
+            ConnectionFailed: The connection broke. How much of `data` arrived is unknown; nothing is sent twice.
+
+        Example:
+            ```python
+            with Sandbox.create() as sandbox:
+                exec = sandbox.start("tr a-z A-Z", stdin_open=True)
+                exec.write("hello")
+                exec.close_stdin()
+                print((exec.wait()).stdout)
+            ```
+        """
+        self._input(data, close=False)
+
+    def close_stdin(self) -> None:
+        """Tell the command that its input is at the end; on a terminal this is Ctrl-D."""
+        self._input(b"", close=True)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal, in characters. Raises `Conflict` where it has none."""
+        body = {"rows": rows, "columns": columns}
+        self._client.call("POST", f"{self._url}/resize", token=self._token(), body=body)
 
     def signal(self, signal: str | int = "TERM", *, tree: bool = True) -> None:
         """Send a signal.
@@ -99,61 +165,106 @@ class Exec:
         Raises:
             Conflict, NotFound: It has ended.
         """
-        token = self._client.credential(self._place)
-        self._client.call("POST", f"{self._url}/signal", token=token, body={"signal": signal, "tree": tree})
+        body = {"signal": signal, "tree": tree}
+        self._client.call("POST", f"{self._url}/signal", token=self._token(), body=body)
 
     def kill(self) -> None:
         """Kill all its processes; one that has ended already is fine."""
-        try:
-            self.signal("KILL")
-        except (errors.Conflict, errors.NotFound) as error:
-            if error.fields.get("kind") not in {None, "process"}:
-                raise
+        self._client.call("DELETE", self._url, token=self._token(), repeat=True)
 
-    def _pages(self, cursor: int, deadline: float | None) -> Iterator[answers.Page]:
-        """Give out pages until the one with the end, making lost connections anew."""
-        outage: float | None = None
-        pauses = _Pauses()
-        while True:
-            left = POLL_SECONDS if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise errors.RequestTimedOut(f"exec {self.id} still runs")
+    def _token(self) -> str | None:
+        return self._client.credential(self._place)
+
+    def _input(self, data: str | bytes | Iterable[bytes], *, close: bool) -> None:
+        query = requests.query_string({"close": "true" if close else None})
+        content = data.encode() if isinstance(data, str) else data
+        headers = {"Content-Type": "application/octet-stream"}
+        url, token = f"{self._url}/stdin{query}", self._token()
+        self._client.call("POST", url, token=token, content=content, headers=headers, timeout=None)
+
+    def _read(self, cursor: int | None, way: str) -> Generator[results.Frame]:
+        if cursor is not None:
+            self._position = messages.Position(cursor, self._position.dropped)
+        elif self._position.ended:
+            return
+        with contextlib.closing(self._resumed(self._position, way, None)) as frames:
+            yield from frames
+
+    def _resumed(self, position: messages.Position, way: str, deadline: float | None) -> Generator[results.Frame]:
+        """Give out what is new until the end, making lost connections anew."""
+        outage, spoken = pauses.Outage(), False
+        while not self._is_done(position):
             try:
-                page = self._page(cursor, min(POLL_SECONDS, left))
-            except errors.ConnectionFailed:
-                outage = outage or time.monotonic()
-                if time.monotonic() - outage > RECONNECT_SECONDS:
+                with contextlib.closing(self._pieces(way, position.next_cursor, deadline)) as pieces:
+                    for piece in pieces:
+                        outage.over()
+                        spoken = True
+                        frame = position.take(piece)
+                        if frame is not None:
+                            yield frame
+                        if self._is_done(position):
+                            return
+                position.ended = self._is_over()  # the reader began beyond the end, maybe
+                problem: errors.TraforoError = errors.ConnectionFailed(f"the output of {self.id} stopped")
+            except pauses.TRANSIENT as error:
+                if deadline is not None and time.monotonic() >= deadline:
                     raise
-                edges.sleep(pauses.next())
+                problem = error
+            except errors.BadAnswer:
+                if spoken or way == _WAYS[-1]:
+                    raise
+                way = self._way = _WAYS[_WAYS.index(way) + 1]
                 continue
-            outage, pauses = None, _Pauses()
-            cursor = page.next_cursor
-            self._ended = self._is_end(page)
-            yield page
-            if self._ended:
+            if self._is_done(position):
                 return
+            pause = outage.pause(time.monotonic())
+            if pause is None:
+                raise problem
+            edges.sleep(pause)
 
-    def _is_end(self, page: answers.Page) -> bool:
-        if page.frames:
-            return any(frame.type == "exit" for frame in page.frames)
-        # Silence for a whole poll: either nothing was written, or the reader began beyond the end.
+    def _is_done(self, position: messages.Position) -> bool:
+        return position.ended or self._left
+
+    def _is_over(self) -> bool:
         return (self.result()).status != "running"
 
-    def _page(self, cursor: int, wait: float) -> answers.Page:
+    def _pieces(self, way: str, cursor: int, deadline: float | None) -> Generator[messages.Piece]:
+        """Read over one connection, until it is over."""
+        if way == "socket":
+            socket = self._socket(cursor)
+            try:
+                while (message := socket.receive()) is not None:
+                    yield messages.piece(message)
+            finally:
+                socket.close()
+        elif way == "lines":
+            query = requests.query_string({"cursor": cursor, "encoding": "base64", "follow": "true"})
+            lines = self._client.lines(f"{self._url}/stream{query}", token=self._token())
+            with contextlib.closing(lines) as found:
+                for line in found:
+                    yield messages.line(line)
+        else:
+            while True:
+                page = self._page(cursor, deadline)
+                yield messages.Piece(None, None, page.dropped)
+                for frame in page.frames:
+                    yield messages.Piece(frame, frame.cursor + 1)
+                yield messages.Piece(None, page.next_cursor)
+                cursor = page.next_cursor
+                if not page.frames and self._is_over():
+                    return
+
+    def _socket(self, cursor: int) -> sockets.Socket:
+        headers = requests.bearer(self._token())
+        return edges.websocket(f"{self._url}/ws{requests.query_string({'cursor': cursor})}", headers)
+
+    def _page(self, cursor: int, deadline: float | None, wait: float | None = None) -> answers.Page:
+        wait = POLL_SECONDS if wait is None else wait
+        if deadline is not None:
+            wait = min(wait, deadline - time.monotonic())
+            if wait <= 0:
+                raise errors.RequestTimedOut(f"exec {self.id} still runs")
         query = requests.query_string({"cursor": cursor, "wait": f"{wait:.3f}", "limit": _PAGE, "encoding": "base64"})
-        token = self._client.credential(self._place)
-        limit = wait + transports.WAIT_MARGIN
-        response = self._client.call("GET", f"{self._url}/frames{query}", token=token, timeout=limit)
+        url, limit = f"{self._url}/frames{query}", wait + transports.WAIT_MARGIN
+        response = self._client.call("GET", url, token=self._token(), timeout=limit)
         return answers.frames(answers.document(response.content))
-
-
-class _Pauses:
-    """Growing pauses between attempts."""
-
-    def __init__(self) -> None:
-        self._next = _FIRST_PAUSE
-
-    def next(self) -> float:
-        """Return seconds to pause."""
-        pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
-        return pause

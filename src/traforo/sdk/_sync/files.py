@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Generator, Iterable
+from datetime import datetime
+from typing import Any, Literal
 
-from traforo.sdk import answers, disks, errors, requests, results
+from traforo.sdk import answers, disks, downloads, errors, pauses, places, requests, results, transports
 from traforo.sdk._sync import clients, edges
 
 SandboxPath = str | bytes | os.PathLike[str]
 """A path in a sandbox; bytes, or text with surrogate escapes, name what is not UTF-8."""
+WATCH_SECONDS = 30.0
+"""How long the server holds a request for changes that have not happened yet."""
 READ_LIMIT = 256 * 1024 * 1024
 """Bytes that `read` takes into memory at most, because the sandbox decides how large its files are."""
 
@@ -62,20 +67,67 @@ class Files:
         """Return the content of a file as text. Raises what `read` raises, and UnicodeDecodeError."""
         return (self.read(path, user=user)).decode(encoding)
 
-    def stream(self, path: SandboxPath, *, user: str | None = None) -> Generator[bytes]:
-        """Read a file of any size piece by piece. Raises what `read` raises, save for the limit."""
-        query = requests.query_string(requests.path_query(path, user=user))
-        token = self._client.credential(self._place)
-        with self._client.stream(self._url + query, token=token) as blocks:
+    def stream(
+        self, path: SandboxPath, *, user: str | None = None, start: int = 0, end: int | None = None
+    ) -> Generator[bytes]:
+        """Read a file of any size piece by piece, going on where a connection broke if the file is still the same.
+
+        Args:
+            path: Absolute path in the sandbox.
+            user: Whose rights count.
+            start: First byte to read, counted from 0.
+            end: First byte not to read; None reads to the end of the file.
+
+        Raises:
+            NotFound, Forbidden, InvalidRequest: No file there, no right to read it, not a regular file.
+            RangeNotSatisfiable: It ends before `start`.
+            ConnectionFailed: The connection broke and could not be made anew, or the file was changed meanwhile.
+        """
+        url = self._url + requests.query_string(requests.path_query(path, user=user))
+        with contextlib.closing(self._content(url, start, end)) as blocks:
             yield from blocks
 
-    def write(self, path: SandboxPath, content: str | bytes | Iterable[bytes], *, user: str | None = None) -> int:
+    def _content(self, url: str, start: int, end: int | None) -> Generator[bytes]:
+        span, outage = downloads.Span(start, end), pauses.Outage()
+        while True:
+            try:
+                token = self._client.credential(self._place)
+                with self._client.stream(url, token=token, headers=span.headers()) as response:
+                    span.check(response.status_code, response.headers)
+                    for block in response.iter_raw():
+                        outage.over()
+                        span.read += len(block)
+                        yield block
+                    return
+            except errors.RangeNotSatisfiable:
+                if span.read:  # the connection broke after the last byte
+                    return
+                raise
+            except errors.ConnectionFailed:
+                pause = outage.pause(time.monotonic())
+                if pause is None or not span.resumable:
+                    raise
+                edges.sleep(pause)
+
+    def write(
+        self,
+        path: SandboxPath,
+        content: str | bytes | Iterable[bytes],
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+        new: bool = False,
+        if_match: str | None = None,
+    ) -> int:
         """Write a file, replacing what it held and making its parents.
 
         Args:
             path: Absolute path in the sandbox.
             content: Text (as UTF-8), bytes, or an iterable of bytes for what does not fit into memory.
             user: Whose rights count and who owns what is made; None is the image's default user.
+            mode: Permission bits of the file.
+            new: Only if there is nothing at `path`.
+            if_match: Only if the file has this ETag: nobody has changed it since.
 
         Returns:
             The number of bytes written.
@@ -83,22 +135,60 @@ class Files:
         Raises:
             DiskFull: The sandbox's disk limit.
             Forbidden, InvalidRequest: No right to write there; a directory.
+            PreconditionFailed: With `new` or `if_match`; nothing was written.
         """
         data = content.encode() if isinstance(content, str) else content
-        return self._put(path, data, None, user)
+        return self._put(path, data, None, user, mode=mode, headers=downloads.conditions(new, if_match))
 
-    def upload(self, local: str | os.PathLike[str], path: SandboxPath, *, user: str | None = None) -> int:
-        """Copy a local file into the sandbox, of any size. Returns the bytes written; raises OSError and as `write`."""
+    def upload(
+        self,
+        local: str | os.PathLike[str],
+        path: SandboxPath,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+        progress: disks.Progress = None,
+    ) -> int:
+        """Copy a local file into the sandbox, of any size.
+
+        Args:
+            local: Path here.
+            path: Absolute path in the sandbox.
+            user: As for `write`.
+            mode: As for `write`.
+            progress: Called as `progress(done, size)` in bytes as it goes; size is None where only the end tells.
+
+        Returns:
+            The number of bytes written.
+
+        Raises:
+            OSError: The local file cannot be read.
+            TraforoError: As `write`.
+        """
         source = edges.run(disks.source, local)
         try:
-            return self._put(path, edges.blocks(source.file), source.size, user)
+            content = edges.blocks(disks.watched(source.file, source.size, progress))
+            return self._put(path, content, source.size, user, mode=mode)
         finally:
             edges.run(source.file.close)
 
-    def download(self, path: SandboxPath, local: str | os.PathLike[str], *, user: str | None = None) -> int:
+    def download(
+        self,
+        path: SandboxPath,
+        local: str | os.PathLike[str],
+        *,
+        user: str | None = None,
+        progress: disks.Progress = None,
+    ) -> int:
         """Copy a file out of the sandbox, of any size.
 
         The local file appears when it is complete: a failure leaves what was there before.
+
+        Args:
+            path: Absolute path in the sandbox.
+            local: Path here.
+            user: Whose rights count.
+            progress: Called as `progress(done, size)` in bytes as it goes.
 
         Returns:
             The number of bytes.
@@ -110,10 +200,13 @@ class Files:
         target = edges.run(disks.target, local)
         try:
             size = 0
+            whole = (self.stat(path, user=user)).size if progress else None
             with contextlib.closing(self.stream(path, user=user)) as blocks:
                 for block in blocks:
                     edges.run(target.file.write, block)
                     size += len(block)
+                    if progress:
+                        progress(size, whole)
             edges.run(target.commit)
         except BaseException:
             edges.run(target.discard)
@@ -150,10 +243,8 @@ class Files:
         Raises:
             NotFound: A parent is missing and `parents` is False.
         """
-        body = {**requests.path_query(path, user=user), "recursive": parents}
-        token = self._client.credential(self._place)
-        response = self._client.call("POST", f"{self._url}/mkdir", token=token, body=body)
-        return bool(answers.field(answers.document(response.content), "created", bool))
+        body = {**requests.path_body(path, user), "recursive": parents}
+        return bool(answers.field(answers.document(self._post("/mkdir", body)), "created", bool))
 
     def remove(
         self, path: SandboxPath, *, recursive: bool = False, missing_ok: bool = False, user: str | None = None
@@ -174,16 +265,253 @@ class Files:
         token = self._client.credential(self._place)
         self._client.call("DELETE", self._url + query, token=token)
 
+    def move(
+        self, source: SandboxPath, target: SandboxPath, *, overwrite: bool = False, user: str | None = None
+    ) -> None:
+        """Move or rename within the sandbox. Raises `NotFound`, and `Conflict` where something is in the way."""
+        self._post("/move", requests.pair(source, target, overwrite=overwrite, user=user))
+
+    def copy(
+        self,
+        source: SandboxPath,
+        target: SandboxPath,
+        *,
+        recursive: bool = False,
+        overwrite: bool = False,
+        user: str | None = None,
+    ) -> None:
+        """Copy within the sandbox: a file, or with `recursive` a directory and all below it."""
+        self._post("/copy", requests.pair(source, target, recursive=recursive, overwrite=overwrite, user=user))
+
+    def change(
+        self,
+        path: SandboxPath,
+        *,
+        mode: int | None = None,
+        owner: str | int | None = None,
+        group: str | int | None = None,
+        modified_at: datetime | None = None,
+        recursive: bool = False,
+        user: str | None = None,
+    ) -> None:
+        """Change permission bits, owner, group or time of modification; None leaves one as it is.
+
+        Args:
+            path: Absolute path in the sandbox.
+            mode: Permission bits, such as `0o755`.
+            owner: Name or number inside the sandbox.
+            group: Name or number.
+            modified_at: With a time zone.
+            recursive: All that is below a directory as well.
+            user: Whose rights count.
+        """
+        facts = requests.given(mode=requests.octal(mode), owner=owner, group=group, recursive=recursive or None)
+        if modified_at is not None:
+            facts["modified_at"] = results.as_json(modified_at)
+        body = {**requests.path_body(path, user), **facts}
+        token = self._client.credential(self._place)
+        self._client.call("PATCH", self._url, token=token, body=body, timeout=None)
+
+    def find(
+        self,
+        path: SandboxPath,
+        pattern: str = "**",
+        *,
+        type: Literal["file", "directory", "symlink", "other"] | None = None,  # noqa: A002 - the API's word
+        limit: int | None = None,
+        user: str | None = None,
+    ) -> tuple[results.FileEntry, ...]:
+        """Return what lies below a directory and matches a pattern, sorted by path.
+
+        Args:
+            path: Absolute path of the directory.
+            pattern: With `*`, `?` and `[…]` within one name and `**` for any number of them: `**/*.py`.
+            type: Only this kind.
+            limit: At most so many.
+            user: Whose rights count.
+
+        Example:
+            ```python
+            with Sandbox.create() as sandbox:
+                sandbox.files.write("/tmp/src/a.py", "print(1)")
+                for entry in sandbox.files.find("/tmp/src", "**/*.py"):
+                    print(entry.path)
+            ```
+        """
+        found: tuple[results.FileEntry, ...] = ()
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            size = requests.page_size(limit, len(found))
+            query = requests.path_query(path, pattern=pattern, type=type, limit=size, cursor=cursor, user=user)
+            page, cursor = answers.entries(answers.document(self._get("/find", query)))
+            found += tuple(page)
+            if cursor is None:
+                break
+        return found[:limit]
+
+    def search(
+        self,
+        path: SandboxPath,
+        text: str,
+        *,
+        pattern: str | None = None,
+        ignore_case: bool = False,
+        limit: int | None = None,
+        user: str | None = None,
+    ) -> places.Matches:
+        """Return the lines below a directory that hold a text, as it stands: it is no pattern. Binary files are passed
+        over; `truncated` of the answer says whether there was more.
+
+        Args:
+            path: Absolute path of the directory.
+            text: What to look for.
+            pattern: Only in files whose path matches, as for `find`.
+            ignore_case: Whether `a` is `A`.
+            limit: At most so many matches.
+            user: Whose rights count.
+        """
+        query = requests.path_query(
+            path, text=text, pattern=pattern, ignore_case=ignore_case or None, limit=limit, user=user
+        )
+        return places.matches(answers.document(self._get("/search", query)))
+
+    def tar(
+        self, path: SandboxPath, *, compression: Literal["none", "gzip"] = "none", user: str | None = None
+    ) -> Generator[bytes]:
+        """Read a file or a whole directory as a tar stream, piece by piece: links, modes and times included.
+
+        It begins and ends with this one connection: a stream that is made while the directory lives cannot go on later.
+
+        Raises:
+            ConnectionFailed: The connection broke; what was read is not whole.
+        """
+        query = requests.query_string(requests.path_query(path, compression=compression, user=user))
+        token = self._client.credential(self._place)
+        with self._client.stream(f"{self._url}/tar{query}", token=token) as response:
+            yield from response.iter_raw()
+
+    def untar(self, path: SandboxPath, content: bytes | Iterable[bytes], *, user: str | None = None) -> None:
+        """Unpack a tar stream, plain or gzip, below a directory, which is made if it is missing.
+
+        Args:
+            path: Absolute path of the directory.
+            content: The stream; `traforo.sdk.disks.packed` makes one of a local directory.
+            user: Whose rights count.
+
+        Raises:
+            InvalidRequest: It is no tar, or it names something outside of `path`.
+            DiskFull: The sandbox's disk limit. What came before is there.
+        """
+        query = requests.query_string(requests.path_query(path, user=user))
+        headers = {"Content-Type": "application/x-tar"}
+        token = self._client.credential(self._place)
+        url = f"{self._url}/tar{query}"
+        self._client.call("PUT", url, token=token, content=content, headers=headers, timeout=None)
+
+    def watch(self, path: SandboxPath, *, recursive: bool = False, user: str | None = None) -> Generator[places.Change]:
+        """Give out what happens below a directory from now on, until the loop is left or the directory is gone.
+
+        Changes are kept at the worker while a connection is made anew. When more happens than it keeps, one change of
+        kind `overflow` says so: then look at everything again.
+
+        Args:
+            path: Absolute path of the directory.
+            recursive: Whatever is below it too, directories that are made later included.
+            user: Whose rights count.
+
+        Raises:
+            NotFound, Forbidden: No such directory, or no right to read it.
+            RateLimited: Too much is watched already.
+
+        Example:
+            ```python
+            with Sandbox.create() as sandbox:
+                sandbox.files.mkdir("/tmp/inbox")
+                sandbox.start("for n in 1 2 3; do sleep 0.1; echo > $n; done", cwd="/tmp/inbox")
+                for change in sandbox.files.watch("/tmp/inbox"):
+                    print(change.kind, change.path)
+                    if change.path.endswith("3"):
+                        break
+            ```
+        """
+        body = {**requests.path_body(path, user), "recursive": recursive}
+        watch_id = answers.field(answers.document(self._post("/watches", body)), "watch_id", str)
+        url = f"{self._url}/watches/{requests.checked_id(watch_id)}"
+        cursor, outage = 0, pauses.Outage()
+        try:
+            while True:
+                try:
+                    page = self._changes(url, cursor)
+                except pauses.TRANSIENT:
+                    pause = outage.pause(time.monotonic())
+                    if pause is None:
+                        raise
+                    edges.sleep(pause)
+                    continue
+                outage.over()
+                cursor = page.next_cursor
+                if page.overflow:
+                    yield places.Change(cursor, "overflow", os.fsdecode(path), "directory", None)
+                yield from page.found
+                if page.ended:
+                    return
+        except errors.Lost:
+            return
+        finally:
+            with contextlib.suppress(errors.TraforoError):
+                self._client.call("DELETE", url, token=self._client.credential(self._place))
+
+    def _changes(self, url: str, cursor: int) -> places.Changes:
+        query = requests.query_string({"cursor": cursor, "wait": WATCH_SECONDS})
+        token, limit = self._client.credential(self._place), WATCH_SECONDS + transports.WAIT_MARGIN
+        response = self._client.call("GET", url + query, token=token, timeout=limit)
+        return places.changes(answers.document(response.content))
+
+    def signed_url(
+        self,
+        path: SandboxPath,
+        *,
+        method: Literal["GET", "PUT"] = "GET",
+        expires_in_seconds: int = 3600,
+        user: str | None = None,
+        max_bytes: int | None = None,
+    ) -> places.SignedUrl:
+        """Return a URL that opens one path for one method without any other credential, for as long as it says.
+
+        Args:
+            path: Absolute path in the sandbox.
+            method: `GET` to read, `PUT` to write.
+            expires_in_seconds: Up to 7 days; it ends with the sandbox in any case.
+            user: Whose rights it has.
+            max_bytes: Most bytes that may be written with it.
+        """
+        more = requests.given(method=method, expires_in_seconds=expires_in_seconds, max_bytes=max_bytes)
+        body = {**requests.path_body(path, user), **more}
+        return places.signed_url(answers.document(self._post("/signed-url", body)))
+
+    def _post(self, route: str, body: dict[str, Any]) -> bytes:
+        token = self._client.credential(self._place)
+        return (self._client.call("POST", self._url + route, token=token, body=body, timeout=None)).content
+
     def _get(self, route: str, query: dict[str, str]) -> bytes:
         token = self._client.credential(self._place)
         url = self._url + route + requests.query_string(query)
         return (self._client.call("GET", url, token=token, repeat=True)).content
 
-    def _put(self, path: SandboxPath, content: bytes | Iterable[bytes], size: int | None, user: str | None) -> int:
-        headers = {"Content-Type": "application/octet-stream"}
+    def _put(
+        self,
+        path: SandboxPath,
+        content: bytes | Iterable[bytes],
+        size: int | None,
+        user: str | None,
+        *,
+        mode: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> int:
+        sent = {"Content-Type": "application/octet-stream", **(headers or {})}
         if size is not None:
-            headers["Content-Length"] = str(size)
-        url = self._url + requests.query_string(requests.path_query(path, user=user))
+            sent["Content-Length"] = str(size)
+        url = self._url + requests.query_string(requests.path_query(path, user=user, mode=requests.octal(mode)))
         token = self._client.credential(self._place)
-        response = self._client.call("PUT", url, token=token, content=content, headers=headers)
+        response = self._client.call("PUT", url, token=token, content=content, headers=sent)
         return int(answers.field(answers.document(response.content), "bytes_written", int))

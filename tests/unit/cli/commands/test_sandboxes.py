@@ -95,7 +95,7 @@ def test_list_shows_names_without_their_escapes(worker: FakeServer, traforo: Run
 def test_get_shows_one(worker: FakeServer, traforo: Run) -> None:
     """As pairs, and as JSON."""
     sandbox_id = worker.create({"metadata": {"k": "v"}}).sandbox_id
-    assert f"sandbox_id      {sandbox_id}\n" in traforo("get", sandbox_id).text
+    assert f"sandbox_id        {sandbox_id}\n" in traforo("get", sandbox_id).text
     assert json.loads(traforo("get", sandbox_id, "--json").out)["metadata"] == {"k": "v"}
 
 

@@ -27,7 +27,9 @@ def taken() -> Iterator[int]:
 @pytest.mark.parametrize("name", ["control", "worker"])
 def test_plan_refuses_an_address_that_is_taken(name: str, taken: int, tmp_path: Path) -> None:
     """Nothing is started that would find somebody else there."""
-    ports = (taken, None) if name == "control" else (None, taken)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+    ports = (taken, free) if name == "control" else (free, taken)
     with pytest.raises(OSError, match=f":{taken}: address already in use"):
         up._plan(ports, tmp_path, (None, None), ({}, {}))
 
@@ -194,7 +196,7 @@ def test_one_that_ends_at_start_is_told(name: str, run: "Runs") -> None:
 
 def test_a_worker_that_does_not_register_is_told(run: "Runs") -> None:
     """After the time that was given for it."""
-    with run.start("--start-timeout=0.5", ALONE="1") as process:
+    with run.start("--start-timeout=4", ALONE="1") as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (1, b"")
     assert b"error: cannot start: the worker is not registered in time" in err
@@ -224,3 +226,11 @@ def test_the_examples_name_the_servers(
         pytest.skip("needs curl")
     assert json.loads(done.stdout)["sandbox_id"] in worker.sandboxes
     assert f"TRAFORO_URL={control.url} traforo run" in text
+
+
+def test_the_examples_of_prod_mode_have_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without one they would all be refused."""
+    up._announce(up.Plan("http://c", "http://w", "localhost", tmp_path, [], [], prod=True), [], None)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("prod" in line for line in lines)
+    assert all("Bearer $TRAFORO_TOKEN" in line for line in lines if "curl" in line)

@@ -1,12 +1,15 @@
 # Written by tools/async_to_sync.py. Change _async/test_files.py instead.
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.servers import FakeServer
-from traforo.sdk import errors
+from tests.fakes.cutters import Cutter
+from tests.fakes.servers import Asked, FakeServer
+from traforo.sdk import errors, requests
+from traforo.sdk._sync import files
 from traforo.sdk._sync.sandboxes import Sandbox
 
 
@@ -67,6 +70,7 @@ def test_a_download_that_fails_leaves_what_was_there(worker: FakeServer, tmp_pat
             sandbox.files.download("/none", tmp_path / "out")
         sandbox.files.write("/f", BIG)
         worker.fault = lambda asked: "truncate" if asked.method == "GET" else None
+        worker.sandboxes[sandbox.id].etags = False  # so that nobody can tell whether it is still the same file
         with pytest.raises(errors.ConnectionFailed):
             sandbox.files.download("/f", tmp_path / "out")
     assert [path.read_bytes() for path in everything_in(tmp_path)] == [b"before"]
@@ -132,3 +136,145 @@ def test_a_user_goes_with_every_call(worker: FakeServer, tmp_path: Path) -> None
         files.remove("/g", user="u")
     asked = worker.requests[1:-1]
     assert [item.query.get("user") or item.json.get("user") for item in asked] == ["u"] * 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_download_goes_on_where_a_connection_was_cut(worker: FakeServer, tmp_path: Path, seed: int) -> None:
+    """Byte for byte, as long as the file is the same."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/f", BIG)
+        with Cutter(worker.url, seed, least=1, most=700_000, cuts=6) as cutter:
+            place = requests.Place(sandbox._place.url.replace(worker.url, cutter.url), None)
+            inside = files.Files(sandbox._client, place)
+            size: int | None = None
+            for _ in range(9):  # a connection that is cut before the head of the answer is told
+                try:
+                    size = inside.download("/f", tmp_path / "out")
+                    break
+                except errors.ConnectionFailed:
+                    continue
+            assert cutter.cuts > 0
+    assert size == len(BIG)
+    assert (tmp_path / "out").read_bytes() == BIG
+
+
+def test_a_file_that_changes_meanwhile_is_told(worker: FakeServer) -> None:
+    """Halves of two versions are never put together."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/f", BIG)
+        reads = 0
+
+        def changed(asked: Asked) -> str | None:
+            nonlocal reads
+            reads += asked.method == "GET"
+            if reads == 2:
+                (worker.sandboxes[sandbox.id].root / "f").write_bytes(BIG[::-1])
+            return "truncate" if reads == 1 else None
+
+        worker.fault = changed
+        with pytest.raises(errors.ConnectionFailed, match="was changed"):
+            sandbox.files.read("/f")
+
+
+def test_a_part_of_a_file(worker: FakeServer) -> None:
+    """From a byte to a byte; behind the end there is nothing."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/f", b"0123456789")
+        for start, end, expected in ((3, 6, b"345"), (7, None, b"789"), (0, 2, b"01"), (8, 99, b"89")):
+            assert b"".join(list(sandbox.files.stream("/f", start=start, end=end))) == expected
+        with pytest.raises(errors.RangeNotSatisfiable):
+            for _ in sandbox.files.stream("/f", start=10):
+                pass
+
+
+def test_progress_is_told(worker: FakeServer, tmp_path: Path) -> None:
+    """In both directions, up to the end."""
+    (tmp_path / "in").write_bytes(BIG)
+    up: list[tuple[int, int | None]] = []
+    down: list[tuple[int, int | None]] = []
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.upload(tmp_path / "in", "/f", progress=lambda *told: up.append(told))
+        sandbox.files.download("/f", tmp_path / "out", progress=lambda *told: down.append(told))
+    for told in (up, down):
+        assert told == sorted(told)
+        assert told[-1] == (len(BIG), len(BIG))
+
+
+def test_a_write_that_depends(worker: FakeServer) -> None:
+    """On nothing being there, for instance; and bits go along."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/f", "1", new=True, mode=0o755)
+        assert worker.requests[-1].query["mode"] == "0755"
+        with pytest.raises(errors.PreconditionFailed):
+            sandbox.files.write("/f", "2", new=True)
+        sandbox.files.write("/f", "3", if_match='"a"')
+        assert worker.requests[-1].headers["if-match"] == '"a"'
+        with pytest.raises(errors.InvalidRequest):
+            sandbox.files.write("/f", "4", mode=-1)
+
+
+def test_files_are_moved_copied_and_changed(worker: FakeServer) -> None:
+    """Within the sandbox; what is in the way stays unless told otherwise."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/a", "1")
+        sandbox.files.copy("/a", "/b")
+        with pytest.raises(errors.Conflict):
+            sandbox.files.move("/a", "/b")
+        sandbox.files.move("/a", "/b", overwrite=True)
+        assert [entry.path for entry in sandbox.files.list("/")] == ["/b"]
+        sandbox.files.change("/b", mode=0o700)
+        assert (sandbox.files.stat("/b")).mode == 0o700
+
+
+def test_files_are_found_and_searched(worker: FakeServer) -> None:
+    """By name, and by what is in them."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/d/a.py", "x = 1\ny = 2\n")
+        sandbox.files.write("/d/b.txt", "y = 3\n")
+        assert [entry.path for entry in sandbox.files.find("/d", "**/*.py")] == ["/d/a.py"]
+        found = sandbox.files.search("/d", "y =")
+        assert [(m.path, m.line, m.column) for m in found] == [("/d/a.py", 2, 1), ("/d/b.txt", 1, 1)]
+        assert found.truncated is False
+
+
+def test_a_tree_goes_out_and_in(worker: FakeServer) -> None:
+    """As one stream."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/d/e/f", BIG)
+        whole = b"".join(list(sandbox.files.tar("/d")))
+        sandbox.files.untar("/back", whole)
+        assert sandbox.files.read("/back/e/f") == BIG
+
+
+def test_changes_are_given_out(worker: FakeServer) -> None:
+    """In order, also when connections break; the watch ends with the loop."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.mkdir("/d")
+        faults = iter(["drop", None, "drop-after", "drop"])
+
+        def started(asked: Asked) -> str | None:
+            """Let the command begin once somebody watches, and break connections."""
+            if asked.method != "GET":
+                return None
+            (worker.sandboxes[sandbox.id].root / "d" / "go").touch()
+            return next(faults, None)
+
+        seen: list[tuple[str, str]] = []
+        sandbox.start("until [ -e go ]; do sleep 0.01; done; for n in 1 2 3; do echo > $n; done", cwd="/d")
+        worker.fault = started
+        with contextlib.closing(sandbox.files.watch("/d")) as changes:
+            for change in changes:
+                seen.append((change.kind, change.path))
+                if change.path == "/d/3":
+                    break
+        assert worker.sandboxes[sandbox.id].watches == {}
+    assert [path for kind, path in seen if kind == "created" and path != "/d/go"] == ["/d/1", "/d/2", "/d/3"]
+
+
+def test_a_url_is_signed(worker: FakeServer) -> None:
+    """For one path and one method."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        signed = sandbox.files.signed_url("/f", method="PUT", max_bytes=5)
+        assert signed.url == "http://signed.example/PUT/f?signature=abc"
+        assert signed.expires_at is not None
+    assert worker.requests[1].json == {"path": "/f", "method": "PUT", "expires_in_seconds": 3600, "max_bytes": 5}

@@ -153,3 +153,123 @@ def test_execs_are_listed_and_found_again(worker: FakeServer) -> None:
         assert [item.exec_id for item in listed] == [started.id]
         assert (sandbox.get_exec(started.id).wait()).stdout == "hello\n"
         assert sandbox.list_execs(limit=0) == ()
+
+
+def test_exec_reads_what_it_is_given(worker: FakeServer) -> None:
+    """Text or bytes, with the request or, if that is too much, after it."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        assert (sandbox.exec("cat", stdin="grün")).stdout == "grün"
+        assert (sandbox.exec("cat", stdin=b"a\xff")).stdout == "a\ufffd"
+        assert worker.requests[-1].json["stdin_b64"] == "Yf8="
+        assert (sandbox.exec("cat", stdin="")).stdout == ""
+        much = "0123456789" * 50_000
+        assert (sandbox.exec("cat", stdin=much)).stdout == much
+        assert (sandbox.exec("head -c 3", stdin=much)).stdout == "012"
+
+
+def test_exec_tells_output_as_it_comes(worker: FakeServer) -> None:
+    """Each stream to its own listener, and the result is the same as ever."""
+    out: list[str] = []
+    err: list[str] = []
+    with Sandbox.create(url=worker.url) as sandbox:
+        result = sandbox.exec("echo grün; echo e >&2; exit 3", on_stdout=out.append, on_stderr=err.append)
+        quiet = sandbox.exec("echo a; echo b >&2", on_stderr=err.append)
+    assert ("".join(out), "".join(err)) == ("grün\n", "e\nb\n")
+    assert (result.stdout, result.stderr, result.exit_code, quiet.stdout) == ("grün\n", "e\n", 3, "a\n")
+
+
+def test_commands_have_tags(worker: FakeServer) -> None:
+    """They are found and signalled by them."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        execution = sandbox.start(["sleep", "60"], tag="server", background=True)
+        assert worker.requests[-1].json["background"] is True
+        sandbox.exec("true", tag="other")
+        assert [item.exec_id for item in sandbox.list_execs(tag="server", status="running")] == [execution.id]
+        assert sandbox.signal("TERM", tag="server") == 1
+        assert (execution.wait()).exit_code == 143
+        assert sandbox.signal("TERM", tag="server") == 0
+
+
+def test_metrics_are_read(worker: FakeServer) -> None:
+    """What it uses now, and what it used before where that is asked for."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        metrics = sandbox.metrics()
+        assert metrics.now is not None
+        assert (metrics.now.memory_bytes, metrics.now.network_sent_bytes, metrics.series) == (64 << 20, None, ())
+        assert len((sandbox.metrics(series=True)).series) == 2
+        since = datetime(2026, 1, 2, tzinfo=UTC)
+        sandbox.metrics(since=since)
+    assert worker.requests[3].query == {"series": "true", "since": f"{since.timestamp():.3f}"}
+
+
+def test_events_are_read(worker: FakeServer) -> None:
+    """Page by page; with `follow` up to the end of the sandbox, also when connections break."""
+    sandbox = Sandbox.create(url=worker.url)
+    for _ in range(3):
+        sandbox.exec("true")
+    found = list(sandbox.events())
+    assert [event.type for event in found] == ["created", *["exec_started"] * 3]
+    assert found[1].facts["exec_id"].startswith("exec_")
+    faults = iter(["drop", None, "drop-after"])
+    worker.fault = lambda asked: next(faults, None) if asked.path.endswith("/events") else None
+    worker.sandboxes[sandbox.id].state = "stopped"
+    assert list(sandbox.events(follow=True)) == found
+    assert list(sandbox.events(cursor=3)) == found[3:]
+    sandbox.delete()
+
+
+def test_logs_are_read(worker: FakeServer) -> None:
+    """Of all commands, page by page; with `follow` up to the end of the sandbox."""
+    sandbox = Sandbox.create(url=worker.url)
+    for word in ("a", "b", "c"):
+        sandbox.exec(f"echo {word}; sleep 0.05; echo e{word} >&2")
+    found = list(sandbox.logs())
+    assert [entry.data for entry in found if entry.type == "stdout"] == ["a\n", "b\n", "c\n"]
+    assert [entry.data for entry in sandbox.logs(stream="stderr")] == ["ea\n", "eb\n", "ec\n"]
+    worker.sandboxes[sandbox.id].state = "stopped"
+    faults = iter(["drop", "drop"])
+    worker.fault = lambda asked: next(faults, None) if asked.path.endswith("/logs") else None
+    assert list(sandbox.logs(follow=True)) == found
+    assert list(sandbox.logs(cursor=2)) == found[2:]
+    sandbox.delete()
+
+
+def test_ports_are_reached(worker: FakeServer) -> None:
+    """By URL with a token, by anybody once published, and as plain bytes."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        where = sandbox.ports.url(8000, "ws")
+        assert (where.port, where.protocol, where.token, where.public) == (8000, "ws", "traffic", False)
+        assert (sandbox.ports.publish(8000)).public is True
+        assert [(port.port, port.public) for port in sandbox.ports.list()] == [(80, False), (8000, True)]
+        assert (sandbox.ports.unpublish(8000)).public is False
+        with pytest.raises(errors.InvalidRequest):
+            sandbox.ports.url(0)
+        with pytest.raises(errors.PortUnreachable):
+            sandbox.ports.connect(1)
+
+
+def test_contexts_keep_what_was_defined(worker: FakeServer) -> None:
+    """Values, output and errors of each piece of code."""
+    heard: list[str] = []
+    with Sandbox.create(url=worker.url) as sandbox:
+        with sandbox.contexts.create(name="c") as context:
+            assert (context.run("x = 6; print('set')")).stdout == "set\n"
+            assert (context.run("x * 7")).text == "42"
+            told = context.run("print('told'); x", on_stdout=heard.append, on_result=heard.append)
+            assert (heard[-1], told.stdout, told.text) == ("told\n", "told\n", None)
+            failed = context.run("1 / 0", on_stderr=heard.append)
+            assert failed.error is not None
+            assert (failed.error.name, failed.ok) == ("ZeroDivisionError", False)
+            with pytest.raises(errors.CodeFailed):
+                context.run("1 / 0", check=True)
+            info = context.info()
+            assert (info.runtime, info.name, info.execution_count) == ("python", "c", 5)
+            assert [item.context_id for item in sandbox.contexts.list()] == [context.id]
+            context.interrupt()
+            context.restart()
+            assert (context.run("x")).error is not None
+            assert [f.type for f in (context.start("print(1)")).output()] == ["stdout", "exit"]
+        with pytest.raises(errors.NotFound):
+            context.info()
+        context.delete()
+    assert repr(context).endswith("Context('ctx_01HZZZ00')")

@@ -1,0 +1,62 @@
+"""`traforo ps`."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from traforo.cli import options, printers
+
+if TYPE_CHECKING:
+    from traforo.sdk import ExecResult
+
+COLUMNS = ("exec id", "tag", "pid", "tty", "status", "started", "command")
+SHOWN = 60
+
+
+def ps(
+    sandbox: options.SandboxId,
+    /,
+    *,
+    all: Annotated[bool, Parameter(name=["--all", "-a"], negative="", show_default=False)] = False,  # noqa: A002 - the name of the option
+    tag: str | None = None,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False)] = False,
+    url: options.Url = None,
+    json: options.Json = False,
+) -> None:
+    """List the commands of a sandbox.
+
+    Args:
+        sandbox: Id of the sandbox.
+        all: Those too that have ended.
+        tag: Only those with this tag.
+        quiet: Print ids alone, one a line.
+        url: URL of the server.
+        json: Print JSON.
+    """
+    from traforo.sdk import Client, Sandbox, results
+
+    with Client(url) as client:
+        found = Sandbox.connect(sandbox, client=client).list_execs(tag=tag, status=None if all else "running")
+    if json:
+        hidden = {"stdout", "stderr", "output", "stdout_truncated", "stderr_truncated"}
+        records = [results.as_json(item) for item in found]
+        printers.document({"execs": [{k: v for k, v in item.items() if k not in hidden} for item in records]})
+    elif quiet:
+        for item in found:
+            print(printers.shown(item.exec_id))
+    else:
+        now = datetime.now(UTC)
+        printers.table(COLUMNS, [_row(item, now) for item in found])
+
+
+def _row(item: ExecResult, now: datetime) -> tuple[object, ...]:
+    ended = f"{item.end} ({item.exit_code})" if item.exit_code is not None else item.end
+    started = None if item.started_at is None else printers.distance(item.started_at, now)
+    text = item.command if isinstance(item.command, str) else shlex.join(item.command)
+    line = " ".join(text.split())
+    short = line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return item.exec_id, item.tag, item.pid, "yes" if item.tty else "no", ended or item.status, started, short

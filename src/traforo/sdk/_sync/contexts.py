@@ -1,0 +1,198 @@
+# Written by tools/async_to_sync.py. Change _async/contexts.py instead.
+"""Code contexts of a sandbox: interpreters that keep what was defined from one piece of code to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Literal, Self
+
+from traforo.sdk import answers, cells, errors, listeners, requests, results, transports
+from traforo.sdk._sync import clients, edges, execs
+
+RUN_TIMEOUT = 30.0
+"""Seconds after which a run is interrupted, unless another limit is given."""
+Runtime = Literal["python", "node", "bash"]
+
+
+class Context:
+    """One interpreter, made by `Contexts.create` or `Contexts.get`. As a context manager it is deleted at the
+    end.
+
+    Example:
+        ```python
+        with Sandbox.create() as sandbox:
+            with sandbox.contexts.create("python") as context:
+                context.run("x = 6 * 7")
+                print((context.run("x")).text)
+        ```
+    """
+
+    def __init__(self, client: clients.Client, place: requests.Place, context_id: str) -> None:
+        self.id = context_id
+        """`ctx_` and a ULID."""
+        self._client = client
+        self._place = place
+        self._url = f"{place.url}/contexts/{requests.checked_id(context_id)}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.delete()
+
+    def info(self) -> cells.ContextInfo:
+        """Return what the server says about it now."""
+        response = self._client.call("GET", self._url, token=self._token(), repeat=True)
+        return cells.context(answers.document(response.content))
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout: float = RUN_TIMEOUT,
+        env: Mapping[str, str] | None = None,
+        on_stdout: edges.Listener = None,
+        on_stderr: edges.Listener = None,
+        on_result: edges.Listener = None,
+        check: bool = False,
+    ) -> cells.CodeResult:
+        """Run a piece of code to its end and return what it came to. Runs of one context wait for each other.
+
+        Args:
+            code: At most 1 MiB.
+            timeout: Seconds after which it is interrupted, and killed if that does not help.
+            env: Added to the environment for this run.
+            on_stdout: Called with each piece of text that it writes to stdout, as it comes.
+            on_stderr: The same for stderr.
+            on_result: Called with each value that it displays, as JSON text.
+            check: Raise unless it comes to its end.
+
+        Raises:
+            CodeFailed: With `check`, it raised or was ended; `result` has everything.
+            Conflict: The context is dead: `restart` makes a fresh one of it.
+
+        Example:
+            ```python
+            with Sandbox.create() as sandbox:
+                with sandbox.contexts.create() as context:
+                    result = context.run("print('counting'); 1 / 0")
+                    if result.error is not None:
+                        print(result.stdout, result.error.name, result.error.value)
+            ```
+        """
+        if on_stdout is None and on_stderr is None and on_result is None:
+            response = self._post("/run", self._body(code, timeout, env, wait=True), timeout)
+            result = cells.code_result(answers.document(response))
+        else:
+            result = self._followed(code, timeout, env, on_stdout, on_stderr, on_result)
+        return result.check() if check else result
+
+    def start(self, code: str, *, timeout: float = RUN_TIMEOUT, env: Mapping[str, str] | None = None) -> execs.Exec:
+        """Start a piece of code and return a handle, as `Sandbox.start` does for a command. What the code displays
+        comes as frames of type `result`.
+        """
+        body = answers.document(self._post("/run", self._body(code, timeout, env, wait=False), None))
+        return execs.Exec(self._client, self._place, answers.field(body, "exec_id", str))
+
+    def interrupt(self) -> None:
+        """Interrupt what runs, as Ctrl-C does; what was defined stays."""
+        self._post("/interrupt", {}, None)
+
+    def restart(self) -> None:
+        """Begin anew with a fresh interpreter under the same id."""
+        self._post("/restart", {}, RUN_TIMEOUT)
+
+    def delete(self) -> None:
+        """End the interpreter and all that it started; one that is gone already is fine."""
+        with contextlib.suppress(errors.NotFound):
+            self._client.call("DELETE", self._url, token=self._token(), repeat=True)
+
+    def _followed(
+        self,
+        code: str,
+        timeout: float,
+        env: Mapping[str, str] | None,
+        on_stdout: edges.Listener,
+        on_stderr: edges.Listener,
+        on_result: edges.Listener,
+    ) -> cells.CodeResult:
+        started = self.start(code, timeout=timeout, env=env)
+        texts = {"stdout": (listeners.Text(), on_stdout), "stderr": (listeners.Text(), on_stderr)}
+        shown: list[results.Frame] = []
+        with contextlib.closing(started.output()) as frames:
+            for frame in frames:
+                if frame.type == "result":
+                    shown.append(frame)
+                    if on_result is not None:
+                        edges.told(on_result, frame.text)
+                for kind, (text, listener) in texts.items():
+                    piece = text.take(frame, kind)
+                    if listener is not None and piece:
+                        edges.told(listener, piece)
+        return cells.assembled(started.result(), shown)
+
+    def _body(self, code: str, timeout: float, env: Mapping[str, str] | None, *, wait: bool) -> dict[str, object]:
+        limit = requests.milliseconds(timeout)
+        return requests.given(code=code, timeout_ms=limit, env=env and dict(env), wait=wait)
+
+    def _post(self, route: str, body: Mapping[str, object], timeout: float | None) -> bytes:
+        limit = -1.0 if timeout is None else timeout + transports.WAIT_MARGIN
+        url = self._url + route
+        return (self._client.call("POST", url, token=self._token(), body=body, timeout=limit)).content
+
+    def _token(self) -> str | None:
+        return self._client.credential(self._place)
+
+
+class Contexts:
+    """The code contexts of one sandbox, as `sandbox.contexts`."""
+
+    def __init__(self, client: clients.Client, place: requests.Place) -> None:
+        self._client = client
+        self._place = place
+        self._url = f"{place.url}/contexts"
+
+    def create(
+        self,
+        runtime: Runtime = "python",
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        name: str | None = None,
+    ) -> Context:
+        """Start an interpreter.
+
+        Args:
+            runtime: `python`, `node` or `bash`; the image needs it.
+            cwd: Absolute path; None is the user's home directory.
+            env: Added to the sandbox's environment.
+            user: Name or number; None is the image's default user.
+            name: A name for people.
+
+        Raises:
+            StartFailed: No such interpreter in the image.
+        """
+        body = requests.given(runtime=runtime, cwd=cwd and os.fspath(cwd), env=env and dict(env), user=user, name=name)
+        response = self._client.call("POST", self._url, token=self._token(), body=body)
+        return self.get(cells.context(answers.document(response.content)).context_id)
+
+    def get(self, context_id: str) -> Context:
+        """Return a handle of a context that was made before, by anybody. Nothing is asked of the server."""
+        return Context(self._client, self._place, context_id)
+
+    def list(self) -> tuple[cells.ContextInfo, ...]:
+        """Return the contexts of the sandbox."""
+        response = self._client.call("GET", self._url, token=self._token(), repeat=True)
+        return tuple(cells.contexts(answers.document(response.content)))
+
+    def _token(self) -> str | None:
+        return self._client.credential(self._place)

@@ -1,0 +1,241 @@
+"""Commands that start, find, follow and end what runs in a sandbox, against a fake server."""
+
+import io
+import json
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.servers import FakeExec, FakeSandbox, FakeServer, start, wait_until
+from tests.unit.cli.conftest import Done
+from traforo.cli import streams
+from traforo.cli.commands import context
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def sandbox(worker: FakeServer) -> FakeSandbox:
+    return worker.create({})
+
+
+def run(sandbox: FakeSandbox, script: str, **asked: object) -> FakeExec:
+    return start(sandbox, ["sh", "-c", script], {**asked}, script)
+
+
+def test_exec_detached_prints_the_id(sandbox: FakeSandbox, traforo: Run) -> None:
+    """It goes on, and is found by its tag."""
+    done = traforo("exec", "-d", "--tag", "t", sandbox.sandbox_id, "--", "sleep", "60")
+    (execution,) = sandbox.execs.values()
+    assert (done.code, done.text, done.err) == (0, f"{execution.exec_id}\n", b"")
+    assert (execution.tag, execution.code) == ("t", None)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Give the program a pipe as its input, and return the end to write to."""
+    reader, writer = os.pipe()
+    with io.TextIOWrapper(io.FileIO(reader)) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield writer
+
+
+def test_exec_passes_input_on(sandbox: FakeSandbox, traforo: Run, typed: int) -> None:
+    """Byte by byte, to its end."""
+    data = os.urandom(200_000)
+
+    def feed() -> None:
+        with os.fdopen(typed, "wb") as file:
+            file.write(data)
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    done = traforo("exec", "-i", sandbox.sandbox_id, "--", "cat")
+    feeding.join()
+    assert (done.code, done.out) == (0, data)
+
+
+def test_ps_lists_what_runs(sandbox: FakeSandbox, traforo: Run) -> None:
+    """And with `-a` what has run."""
+    ended = run(sandbox, "exit 3")
+    wait_until(lambda: ended.code is not None)
+    running = run(sandbox, "sleep 60; echo\n never", tag="web")
+    lines = traforo("ps", sandbox.sandbox_id).text.splitlines()
+    assert lines[0].split() == ["EXEC", "ID", "TAG", "PID", "TTY", "STATUS", "STARTED", "COMMAND"]
+    assert [line.split()[:2] for line in lines[1:]] == [[running.exec_id, "web"]]
+    assert lines[1].endswith("sleep 60; echo never")
+    assert "exited (3)" in traforo("ps", "-a", sandbox.sandbox_id).text
+    assert traforo("ps", "-q", "--tag", "web", sandbox.sandbox_id).text == f"{running.exec_id}\n"
+    found = json.loads(traforo("ps", "-a", "--json", sandbox.sandbox_id).out)["execs"]
+    assert [item["exec_id"] for item in found] == [ended.exec_id, running.exec_id]
+    assert "stdout" not in found[0]
+
+
+def test_kill_by_id_tag_and_pid(sandbox: FakeSandbox, traforo: Run) -> None:
+    """With the signal that was asked for; what has ended is no error, what never was is."""
+    execution = start(sandbox, ["true"], {}, "true")
+    for arguments, code in (
+        (["ID"], -15),
+        (["ID", "-s", "9"], -9),
+        (["--tag", "t", "-s", "SIGINT"], -2),
+        (["--pid", "PID"], -15),
+    ):
+        execution = start(sandbox, ["sleep", "60"], {"tag": "t"}, "sleep")
+        named = {"ID": execution.exec_id, "PID": str(execution.process.pid)}
+        assert traforo("kill", sandbox.sandbox_id, *(named.get(word, word) for word in arguments)).code == 0
+        assert execution.process.wait(10) == code
+    wait_until(lambda: execution.code is not None)
+    done = traforo("kill", sandbox.sandbox_id, execution.exec_id)
+    assert (done.code, "ended already" in done.said) == (0, True)
+    assert traforo("kill", sandbox.sandbox_id, "exec_none").code == 1
+    assert traforo("kill", sandbox.sandbox_id, "--pid", "1").code == 1
+    assert "nothing with the tag" in traforo("kill", sandbox.sandbox_id, "--tag", "t").said
+
+
+def test_logs_of_all_and_of_one(sandbox: FakeSandbox, traforo: Run) -> None:
+    """Each stream to its own; of one command exact bytes."""
+    first, second = run(sandbox, r"printf 'a\377\n'"), run(sandbox, "echo b; sleep 0.02; echo e >&2")
+    wait_until(lambda: first.code is not None and second.code is not None)
+    done = traforo("logs", sandbox.sandbox_id)
+    assert (done.code, done.out, done.err) == (0, b"a\xef\xbf\xbd\nb\n", b"e\n")
+    assert traforo("logs", sandbox.sandbox_id, first.exec_id).out == b"a\xff\n"
+    assert traforo("logs", "--stream", "stderr", sandbox.sandbox_id).out == b""
+    entries = [json.loads(line) for line in traforo("logs", "--json", sandbox.sandbox_id).text.splitlines()]
+    assert [entry["data"] for entry in entries if entry["exec_id"] == second.exec_id] == ["b\n", "e\n"]
+    assert second.exec_id in traforo("logs", "-t", sandbox.sandbox_id).text
+
+
+def test_logs_of_what_still_runs(sandbox: FakeSandbox, traforo: Run) -> None:
+    """What there is now, and with `-f` what comes."""
+    execution = run(sandbox, "echo begun; read x; echo ended", stdin_open=True)
+    wait_until(lambda: bool(execution.frames))
+    assert traforo("logs", sandbox.sandbox_id, execution.exec_id).text == "begun\n"
+    assert execution.stdin is not None
+    execution.stdin.write(b"\n")
+    execution.stdin.flush()
+    assert traforo("logs", "-f", sandbox.sandbox_id, execution.exec_id).text == "begun\nended\n"
+    sandbox.state = "stopped"
+    assert traforo("logs", "-f", sandbox.sandbox_id).text == "begun\nended\n"
+
+
+def test_attach_follows_to_the_end(sandbox: FakeSandbox, traforo: Run) -> None:
+    """From the beginning, and exits as the command did."""
+    execution = run(sandbox, "echo out; echo err >&2; exit 6")
+    done = traforo("attach", sandbox.sandbox_id, execution.exec_id)
+    assert (done.code, done.out, done.err) == (6, b"out\n", b"err\n")
+
+
+def test_attach_kills_nothing(sandbox: FakeSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's command goes on when this reader has gone."""
+
+    class Gone:
+        dropped = 0
+
+        def output(self) -> object:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        streams.follow(Gone(), kill=False)  # type: ignore[arg-type]  # it stands for an exec
+
+
+def test_events_and_stats(sandbox: FakeSandbox, traforo: Run) -> None:
+    """For people and for programs."""
+    execution = run(sandbox, "true")
+    lines = traforo("events", sandbox.sandbox_id).text.splitlines()
+    assert [line.split()[1] for line in lines] == ["created", "exec_started"]
+    assert f"exec_id={execution.exec_id}" in lines[1]
+    assert json.loads(traforo("events", "--json", sandbox.sandbox_id).text.splitlines()[0])["type"] == "created"
+    table = traforo("stats").text.splitlines()
+    assert table[1].split()[:3] == [sandbox.sandbox_id, "12.5", "%"]
+    assert "64.0 MiB" in table[1]
+    found = json.loads(traforo("stats", "--json", sandbox.sandbox_id).out)["sandboxes"]
+    assert (found[0]["sandbox_id"], found[0]["memory_bytes"]) == (sandbox.sandbox_id, 64 << 20)
+
+
+def test_code_runs(sandbox: FakeSandbox, traforo: Run, tmp_path: Path) -> None:
+    """As it stands or from a file; what does not compile exits with 1."""
+    (tmp_path / "f.py").write_text("print('from a file')")
+    assert traforo("code", sandbox.sandbox_id, "-c", "print(6 * 7)").out == b"42\n"
+    assert traforo("code", sandbox.sandbox_id, str(tmp_path / "f.py")).out == b"from a file\n"
+    done = traforo("code", sandbox.sandbox_id, "-c", "print(")
+    assert (done.code, done.out, bool(done.err)) == (1, b"", True)
+    assert traforo("code", sandbox.sandbox_id, "-c", "import sys; sys.exit(4)").code == 4
+
+
+def test_code_from_stdin(sandbox: FakeSandbox, traforo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` is no option; what looks like one is no file."""
+    context_id = traforo("context", "create", sandbox.sandbox_id).text.strip()
+    for words in (["code", sandbox.sandbox_id], ["context", "run", sandbox.sandbox_id, context_id]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("print('from stdin')"))
+        assert traforo(*words, "-").out == b"from stdin\n"
+        done = traforo(*words, "--frob")
+        assert (done.code, "Unknown option: --frob" in done.said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "end,code,error,expected",
+    [("exited", 0, False, 0), ("exited", 0, True, 1), ("exited", 4, True, 4), ("exited", 3, False, 3),
+     ("timed_out", 124, True, 124), ("lost", None, False, 1)],
+)  # fmt: skip
+def test_exit_codes_of_code(
+    end: str, code: int | None, error: bool, expected: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the code itself; a timeout is told, although an interrupted interpreter tells an error of its own."""
+    ended = types.SimpleNamespace(end=end, exit_code=code)
+    failed = types.SimpleNamespace(traceback=["KeyboardInterrupt"], name="", value="") if error else None
+    result = types.SimpleNamespace(results=[], error=failed, exec=ended, ok=not error and code == 0)
+    assert context._shown(result) == expected  # type: ignore[arg-type]  # it stands for a result
+    assert ("timeout" in capsys.readouterr().err) == (end == "timed_out")
+
+
+def test_contexts_from_first_to_last(sandbox: FakeSandbox, traforo: Run) -> None:
+    """What was defined stays; values go to stdout and tracebacks to stderr."""
+    context_id = traforo("context", "create", sandbox.sandbox_id, "--name", "n").text.strip()
+    assert traforo("context", "run", sandbox.sandbox_id, context_id, "-c", "x = 6").out == b""
+    assert traforo("context", "run", sandbox.sandbox_id, context_id, "-c", "x * 7").out == b"42\n"
+    done = traforo("context", "run", sandbox.sandbox_id, context_id, "-c", "1 / 0")
+    assert (done.code, done.out, "division by zero" in done.said) == (1, b"", True)
+    found = json.loads(traforo("context", "run", "--json", sandbox.sandbox_id, context_id, "-c", "x").out)
+    assert found["results"][0]["data"] == {"text/plain": "6"}
+    assert context_id in traforo("context", "list", sandbox.sandbox_id).text
+    for command in ("interrupt", "restart", "delete"):
+        assert traforo("context", command, sandbox.sandbox_id, context_id) == Done(0, b"", b"")
+    assert json.loads(traforo("context", "list", sandbox.sandbox_id, "--json").out) == {"contexts": []}
+
+
+def test_ports_are_told(sandbox: FakeSandbox, traforo: Run) -> None:
+    """The URL alone, or everything."""
+    url = traforo("port", "url", sandbox.sandbox_id, "8000").text.strip()
+    assert url.endswith("/proxy/8000/")
+    assert json.loads(traforo("port", "url", "--json", sandbox.sandbox_id, "8000").out)["token"] == "traffic"
+    assert traforo("port", "publish", sandbox.sandbox_id, "8000").text.strip() == url
+    assert [line.split() for line in traforo("port", "list", sandbox.sandbox_id).text.splitlines()[1:]] == [
+        ["80", "0.0.0.0", "no"],
+        ["8000", "127.0.0.1", "yes"],
+    ]
+    assert traforo("port", "unpublish", sandbox.sandbox_id, "8000").code == 0
+    assert sandbox.public == set()
+
+
+def test_files_are_looked_at_and_changed(sandbox: FakeSandbox, traforo: Run) -> None:
+    """Each by its own command."""
+    place = sandbox.sandbox_id
+    assert traforo("files", "mkdir", place, "/d").code == 0
+    (sandbox.root / "d" / "a.py").write_text("x = 1\n")
+    assert traforo("files", "list", place, "/d").text.splitlines()[1].split()[-1] == "/d/a.py"
+    assert traforo("files", "find", place, "/d", "**/*.py").text == "/d/a.py\n"
+    assert traforo("files", "search", place, "/d", "x =").text == "/d/a.py:1:1: x = 1\n"
+    assert traforo("files", "search", place, "/d", "nothing").code == 1
+    assert "0644" in traforo("files", "stat", place, "/d/a.py").text
+    assert traforo("files", "stat", place, "/none").code == 1
+    assert traforo("files", "move", place, "/d/a.py", "/d/b.py").code == 0
+    assert traforo("files", "url", place, "/d/b.py").text.startswith("http://signed.example/GET/d/b.py")
+    assert traforo("files", "remove", "-r", place, "/d").code == 0
+    assert traforo("files", "remove", place, "/d").code == 1
+    assert traforo("files", "remove", "-f", place, "/d").code == 0
+    assert json.loads(traforo("files", "list", place, "/", "--json").out) == {"entries": []}
