@@ -10,6 +10,7 @@ import pytest
 from tests.unit.cli.conftest import Done
 from traforo import cli
 from traforo.domain import errors as domain_errors
+from traforo.sdk import errors as sdk_errors
 
 Run = Callable[..., Done]
 NAMES = [command.name for command in cli.COMMANDS]
@@ -116,6 +117,7 @@ def test_a_defect_of_the_server_names_the_request() -> None:
             "error: cannot use '/x': no such file or directory\n",
         ),
         (OSError("cannot start: late"), 1, "error: cannot start: late\n"),
+        (sdk_errors.Unauthenticated("no token"), 1, "error: no token\nhint: TRAFORO_TOKEN "),
         (ModuleNotFoundError("no", name="uvloop"), 1, "error: this command needs 'uvloop'\nhint: "),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from traforo.cli import interrupts, options, streams
+from traforo.cli import interrupts, options, printers, streams
 
 if TYPE_CHECKING:
     from traforo.sdk import Exec, LogEntry
@@ -49,7 +49,7 @@ def logs(
                 _one(found.get_exec(command), wanted, follow=follow)
                 return 0
             for entry in found.logs(follow=follow, stream=stream):
-                if entry.type not in wanted or (command is not None and entry.exec_id != command):
+                if entry.type not in {*wanted, "gap"} or (command is not None and entry.exec_id != command):
                     continue
                 _print(entry, json=json, timestamps=timestamps)
         except interrupts.Interrupted as error:
@@ -60,12 +60,15 @@ def logs(
 def _one(execution: Exec, wanted: set[str], *, follow: bool) -> None:
     """Print the output of one command, up to its end or to what there is now."""
     limit = None if follow else execution.result()
-    if limit is not None and limit.status == "running":
-        for frame in execution.written():
-            _write(frame.type, frame.data, wanted)
-        return
-    for frame in execution.output():
+    running = limit is not None and limit.status == "running"
+    for frame in execution.written() if running else execution.output():
         _write(frame.type, frame.data, wanted)
+    if execution.dropped:
+        _gone(str(execution.dropped))
+
+
+def _gone(count: str) -> None:
+    printers.note(f"note: {count or 'some'} bytes of older output were gone before they could be read")
 
 
 def _write(kind: str, data: bytes, wanted: set[str]) -> None:
@@ -81,6 +84,9 @@ def _print(entry: LogEntry, *, json: bool, timestamps: bool) -> None:
         print(codec.dumps(results.as_json(entry)), flush=True)
         return
     text = entry.data
+    if entry.type == "gap":
+        _gone(text)
+        return
     if timestamps:
         ts = results.as_json(entry.ts) if entry.ts else "-"
         text = "".join(f"{ts} {entry.exec_id or '-'} {line}" for line in text.splitlines(keepends=True))

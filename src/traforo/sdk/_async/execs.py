@@ -117,6 +117,7 @@ class AsyncExec:
         position = messages.Position(cursor)
         while not position.ended:
             page = await self._page(position.next_cursor, None, wait=0.0)
+            self._position.dropped += page.dropped
             for frame in page.frames:
                 position.take(messages.Piece(frame, frame.cursor + 1))
                 yield frame

@@ -116,6 +116,7 @@ class Exec:
         position = messages.Position(cursor)
         while not position.ended:
             page = self._page(position.next_cursor, None, wait=0.0)
+            self._position.dropped += page.dropped
             for frame in page.frames:
                 position.take(messages.Piece(frame, frame.cursor + 1))
                 yield frame

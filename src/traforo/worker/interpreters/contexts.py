@@ -243,8 +243,8 @@ class Context:
     def _message(self, running: contract.RunningExec, message: marks.Message) -> None:
         if running is not self.running:
             return
-        said = messages.read(message)
         run = self._current
+        said = messages.read(message, (run.id, run.seen) if run is not None else ("", 0))
         match said:
             case messages.Hello():
                 self._be_ready()

@@ -83,7 +83,7 @@ def load() -> Languages:
         Language(
             "python",
             ("python3", "python"),
-            ("-c", _PYTHON_LOADER),
+            ("-S", "-c", _PYTHON_LOADER),
             lambda nonce: _python_first(nonce, compiled, texts["python.py"].encode()),
             _run,
             _again,

@@ -27,6 +27,10 @@ MAX_RESULTS = 1002
 """Results of one run."""
 MAX_JSON_BYTES = 1024 * 1024
 """Size of JSON that is shown as such; larger stays text."""
+MAX_RESULT_BYTES = 16 * 1024 * 1024
+"""Size of a result as JSON, which may spell a byte with six: `execs.MAX_RESULT_BYTES`. Of a larger one nothing is shown
+but that."""
+_TOO_LARGE = "<too large to be shown>"
 _RUN = re.compile(rb"[0-9A-HJKMNP-TV-Z]{26}")
 _DONE = re.compile(rb"([0-9A-HJKMNP-TV-Z]{26}) ([0-9]{1,3}) ([0-9]{1,9}) ([0-9]{1,9})")
 _UNKNOWN = re.compile(rb"([0-9]{1,9}) ([01])")
@@ -79,8 +83,11 @@ Answer = Hello | Result | Done | Unknown
 _encoder = msgspec.json.Encoder()
 
 
-def read(message: marks.Message) -> Answer | None:
-    """Return what a message says; None if it says nothing."""
+def read(message: marks.Message, due: tuple[str, int] | None = None) -> Answer | None:
+    """Return what a message says; None if it says nothing.
+
+    With `due`, the ULID and the number of the result that comes next, every other result is none, and costs nothing.
+    """
     match message.kind:
         case "H":
             return Hello(message.payload[:MAX_NAME].decode("utf-8", "replace"))
@@ -91,19 +98,32 @@ def read(message: marks.Message) -> Answer | None:
             unknown = _UNKNOWN.fullmatch(message.payload)
             return Unknown(int(unknown[1]), unknown[2] == b"1") if unknown else None
         case "R" | "E":
-            return _result(message)
+            return _result(message, due)
     return None
 
 
-def _result(message: marks.Message) -> Result | None:
+def _result(message: marks.Message, due: tuple[str, int] | None) -> Result | None:
     fields = marks.split(message.payload)
     if fields is None or len(fields) < 3:
         return None
     number = _number(fields[1])
     if not _RUN.fullmatch(fields[0]) or number is None or number >= MAX_RESULTS:
         return None
+    if due is not None and due != (fields[0].decode(), number):
+        return None
     told = _error(fields[2:]) if message.kind == "E" else _forms(fields[2:])
-    return None if told is None else Result(fields[0].decode(), number, _encoder.encode(told))
+    if told is None:
+        return None
+    data = _encoder.encode(told)
+    if len(data) > MAX_RESULT_BYTES:
+        data = _encoder.encode(_instead(told))
+    return Result(fields[0].decode(), number, data)
+
+
+def _instead(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "error" in told:
+        return {"error": {"name": told["error"]["name"], "value": _TOO_LARGE, "traceback": []}}
+    return {"text/plain": _TOO_LARGE, "is_main": told["is_main"]}
 
 
 def _forms(fields: Sequence[bytes]) -> Mapping[str, Any] | None:

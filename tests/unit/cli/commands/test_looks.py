@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.servers import FakeExec, FakeSandbox, FakeServer, start, wait_until
 from tests.unit.cli.conftest import Done
 from traforo.cli import streams
-from traforo.cli.commands import context
+from traforo.cli.commands import context, logs
 
 Run = Callable[..., Done]
 
@@ -108,6 +108,25 @@ def test_logs_of_all_and_of_one(sandbox: FakeSandbox, traforo: Run) -> None:
     entries = [json.loads(line) for line in traforo("logs", "--json", sandbox.sandbox_id).text.splitlines()]
     assert [entry["data"] for entry in entries if entry["exec_id"] == second.exec_id] == ["b\n", "e\n"]
     assert second.exec_id in traforo("logs", "-t", sandbox.sandbox_id).text
+
+
+@pytest.mark.parametrize("status", ["running", "exited"])
+def test_logs_tell_what_is_gone(status: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Output that the server dropped is never left out in silence."""
+    frame = types.SimpleNamespace(type="stdout", data=b"the rest")
+    execution = types.SimpleNamespace(
+        result=lambda: types.SimpleNamespace(status=status),
+        output=lambda: iter([frame]),
+        written=lambda: iter([frame]),
+        dropped=5,
+    )
+    logs._one(execution, {"stdout"}, follow=False)  # type: ignore[arg-type]  # it stands for an exec
+    out, err = capfd.readouterr()
+    assert (out, "5 bytes" in err) == ("the rest", True)
+    entry = types.SimpleNamespace(type="gap", data="7")
+    logs._print(entry, json=False, timestamps=False)  # type: ignore[arg-type]  # it stands for an entry
+    out, err = capfd.readouterr()
+    assert (out, "7 bytes" in err) == ("", True)
 
 
 def test_logs_of_what_still_runs(sandbox: FakeSandbox, traforo: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from traforo.worker import execs
 from traforo.worker.interpreters import marks, messages
 
 RUN = "01M80NJB88BF2KGWBTHYNB2H5X"
@@ -60,6 +61,13 @@ def test_numbers_that_are_none(number: bytes) -> None:
     assert result(b"1", b"text/plain", b"x", number=number) is None
 
 
+@pytest.mark.parametrize("due, heard", [((RUN, 4), True), ((RUN, 3), False), ((RUN, 5), False), (("", 4), False)])
+def test_a_result_that_is_not_due_is_none(due: tuple[str, int], heard: bool) -> None:
+    """Of another run, told before, or out of turn: an interpreter that lies makes nobody read what it says."""
+    message = marks.Message("R", marks.join([RUN.encode(), b"4", b"1", b"text/plain", b"x"]))
+    assert (messages.read(message, due) is not None) == heard
+
+
 def test_an_error() -> None:
     """Name, value and lines are cut to their limits."""
     found = said("E", RUN.encode(), b"3", b"N" * 1000, b"v" * 10**6, *[b"line"] * 3000)
@@ -92,3 +100,15 @@ def test_any_message_is_read(kind: str, payload: bytes) -> None:
     found = messages.read(marks.Message(kind, payload))
     if isinstance(found, messages.Result):
         json.loads(found.data)
+
+
+def test_a_result_that_grows_as_json() -> None:
+    """A frame has room for whatever comes: what takes too much when it is written down is told to be too large."""
+    assert messages.MAX_RESULT_BYTES == execs.MAX_RESULT_BYTES
+    large = b"\x01" * (messages.MAX_RESULT_BYTES // 6 + 1)
+    assert result(b"1", b"text/plain", large) == {"text/plain": "<too large to be shown>", "is_main": True}
+    lines = [b"\x01" * messages.MAX_VALUE] * (messages.MAX_RESULT_BYTES // messages.MAX_VALUE // 6 + 1)
+    found = said("E", RUN.encode(), b"0", b"Name", b"value", *lines)
+    assert isinstance(found, messages.Result)
+    shown = {"name": "Name", "value": "<too large to be shown>", "traceback": []}
+    assert json.loads(found.data) == {"error": shown}

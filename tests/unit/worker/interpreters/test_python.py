@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -277,6 +278,35 @@ def test_sources_can_be_inspected(python: talks.Talk) -> None:
         text = own.run("import inspect\ninspect.getsource(tool).split()").text
         assert text == "['def', 'tool(a):', 'return', 'a', '+', '1']"
         assert own.run("def other(): pass\ninspect.getsource(other).split()").text == "['def', 'other():', 'pass']"
+
+
+def test_packages_are_found_when_they_are_missed(tmp_path: Path) -> None:
+    """What `site` adds comes late, for it takes long, but nothing that the code can see tells so."""
+    program = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable  # a venv has no user's packages
+    packages = subprocess.run(
+        [program, "-c", "import site; print(site.getusersitepackages())"],
+        env={"PYTHONUSERBASE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    Path(packages).mkdir(parents=True)
+    (Path(packages) / "missed.py").write_text("value = 42\n")
+    with talks.talk("python", program, PYTHONUSERBASE=str(tmp_path)) as fresh:
+        assert fresh.run("import sys\n'si' + 'te' in sys.modules").text == "False"
+        assert fresh.run("'si' + 'te' in sys.modules").text == "True"
+        assert fresh.run("import missed; missed.value").text == "42"
+    for code, expected in [
+        ("import missed; missed.value", "42"),
+        (f"import sys; {packages!r} in sys.path", "True"),
+        ("try:\n    import nowhere\nexcept ImportError as error:\n    print(error.name)", None),
+        ("import site; site.ENABLE_USER_SITE", "True"),
+        ("exit(0)", None),
+    ]:
+        with talks.talk("python", program, PYTHONUSERBASE=str(tmp_path)) as fresh:
+            told = fresh.run(code)
+            assert (told.text if expected else None) == expected
+            assert told.error is None
 
 
 def test_names_are_those_of_a_prompt(fresh: talks.Talk) -> None:

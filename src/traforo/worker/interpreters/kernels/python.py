@@ -46,6 +46,8 @@ FORMATS = (
     ("application/json", "_repr_json_"),
     ("application/javascript", "_repr_javascript_"),
 )
+SITE_WORDS = (b"site", b"path", b"help", b"copyright", b"credits", b"license", b"flags", b"process", b"concurrent")
+"""What only code says that may see, or hand on, what `site` adds."""
 MAIN_NAMES = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__", "__annotations__")
 
 
@@ -325,6 +327,48 @@ class Watch:
             pass
 
 
+class Site:
+    """What `site` adds, directories of packages above all, as late as possible: it takes a third of a start.
+
+    Added when a module is missed or the code may look at what is there, at the latest when the first run was answered.
+    """
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
+        self.added = not sys.flags.no_site
+
+    def add(self) -> None:
+        if self.added:
+            return
+        self.added = True
+        known_everywhere: Any = builtins
+        with self.interrupts:
+            here = [sys.path.pop(0)] if sys.path[:1] == [""] else []  # it would name the directory of this moment
+            try:
+                import site
+
+                site.main()
+            except Exception as error:  # somebody's own addition to it
+                print("site: %s" % error, file=sys.stderr)
+            sys.path[:0] = here
+            known_everywhere.exit = known_everywhere.quit = leave
+
+    def add_for(self, code: bytes) -> None:
+        if not self.added and any(word in code for word in SITE_WORDS):
+            self.add()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if self.added or path is not None:
+            return None
+        self.add()
+        for finder in sys.meta_path:
+            search = getattr(finder, "find_spec", None)
+            spec = search(name, path, target) if finder is not self and search else None
+            if spec is not None:
+                return spec
+        return None
+
+
 class Context:
     """An interpreter that keeps its state from run to run."""
 
@@ -334,6 +378,7 @@ class Context:
         self.interrupts = Interrupts()
         self.answers = Answers(nonce, self.interrupts)
         self.display = Display(self.answers, self.pid)
+        self.site = Site(self.interrupts)
         self.sources: dict[str, str] = {}
         self.future = 0
         self.loop: Any = None
@@ -368,6 +413,7 @@ class Context:
         if "linecache" in sys.modules:
             del hooks["linecache"]
         sys.meta_path.insert(0, Watch(hooks))
+        sys.meta_path.append(self.site)
         self.interrupts.arm()
 
     def tell_sources(self, linecache: Any) -> None:
@@ -429,6 +475,7 @@ class Context:
         try:
             try:
                 self.interrupts.running = True
+                self.site.add_for(code)
                 self.execute(code.decode("utf-8", "surrogatepass"), name)
                 self.figures()
             finally:
@@ -451,6 +498,7 @@ class Context:
             else:
                 os.environb[key] = value
         self.answers.done(status)
+        self.site.add()
 
     def execute(self, code: str, name: str) -> None:
         self.sources[name] = code
