@@ -1,17 +1,19 @@
-"""Takes turns: A B C, B C A, C A B, … so that whatever disturbs the machine disturbs everybody alike.
+"""Takes turns, so that whatever disturbs the machine disturbs everybody alike.
 
-Each round gives every contender each of its steps once. The order shifts by one from round to round, since the work
-that one contender leaves behind in the kernel would otherwise always hit the same next one.
+Each round gives every contender each of its steps once, in an order of its own: the caches and the work that one leaves
+behind would otherwise always be met by the same next one.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.contenders import Contender, MeasurementError
 
+_SEED = 20
 _MOST_MESSAGES = 5
 """Failure messages kept for each contender and step; all of them are counted."""
 
@@ -48,9 +50,10 @@ def take(
     """Measure `rounds` rounds after `warmups` that are thrown away, with a pause before each measurement."""
     readings = Readings()
     turns = [(contender, step) for contender in contenders for step in contender.steps]
+    chance = random.Random(_SEED)
     for number in range(-warmups, rounds):
-        shift = number % len(turns) if turns else 0
-        for contender, step in turns[shift:] + turns[:shift]:
+        chance.shuffle(turns)
+        for contender, step in turns:
             # Lets the kernel finish what the last one left: namespaces are taken down behind the caller's back.
             time.sleep(pause_seconds)
             _measure(contender, step, readings if number >= 0 else Readings())
