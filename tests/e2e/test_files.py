@@ -104,15 +104,20 @@ def test_changes(sandbox: httpx2.Client) -> None:
     """What a command does is told; owners go by the names of the sandbox."""
     shell(sandbox, "mkdir -p /tmp/w")
     watch = sandbox.post("/files/watches", json={"path": "/tmp/w", "recursive": True, "user": "root"}).json()
-    shell(sandbox, "mkdir /tmp/w/d; echo 1 > /tmp/w/d/f; mv /tmp/w/d/f /tmp/w/g; rm /tmp/w/g")
     seen: list[dict[str, Any]] = []
-    cursor = 0
-    for _ in range(20):
-        page = sandbox.get(f"/files/watches/{watch['watch_id']}?cursor={cursor}&wait=5").json()
-        cursor = page["next_cursor"]
-        seen += page["changes"]
-        if seen and seen[-1]["kind"] == "deleted":
-            break
+
+    def hear(kind: str, path: str) -> None:
+        for _ in range(20):
+            if any((change["kind"], change["path"]) == (kind, path) for change in seen):
+                return
+            cursor = seen[-1]["cursor"] + 1 if seen else 0
+            page = sandbox.get(f"/files/watches/{watch['watch_id']}?cursor={cursor}&wait=5").json()
+            seen.extend(page["changes"])
+
+    shell(sandbox, "mkdir /tmp/w/d; echo 1 > /tmp/w/d/f")
+    hear("modified", "/tmp/w/d/f")  # a file that is gone from a new directory before that is looked at was never there
+    shell(sandbox, "mv /tmp/w/d/f /tmp/w/g; rm /tmp/w/g")
+    hear("deleted", "/tmp/w/g")
     told = [(change["kind"], change["path"], change["moved_from"]) for change in seen]
     assert ("created", "/tmp/w/d", None) in told
     assert ("created", "/tmp/w/g", "/tmp/w/d/f") in told

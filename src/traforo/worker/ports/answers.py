@@ -85,7 +85,7 @@ def read(status: int, reason: bytes, version: str, headers: Sequence[heads.Heade
         elif lower == b"upgrade":
             found.upgrade = header[1].strip()
         elif lower == b"set-cookie" and not _TRAFFIC_COOKIE.match(header[1]):
-            found.kept.append(header)
+            found.kept.append((header[0], host_only(header[1])))
     if options:
         found.kept = [one for one in found.kept if one[0].lower() not in options]
     _frame(found, lengths, codings, bodiless=request.method == b"HEAD" or status < 200 or status in {204, 304})
@@ -163,12 +163,37 @@ def located(value: bytes, request: heads.Request, target: targets.Target) -> byt
     return target.prefix + rest
 
 
+def host_only(cookie: bytes) -> bytes:
+    """Return a cookie without `Domain`: below that of the ports are other people's sandboxes."""
+    if b"domain" not in cookie.lower():
+        return cookie
+    parts = cookie.split(b";")
+    return b";".join(parts[:1] + [part for part in parts[1:] if _attribute(part)[0] != b"domain"])
+
+
+def confined(cookie: bytes, prefix: bytes) -> bytes:
+    """Return a cookie of the path form with its `Path` below the prefix: neither the API nor a neighbour gets it."""
+    parts = cookie.split(b";")
+    for index, part in enumerate(parts[1:], 1):
+        name, value = _attribute(part)
+        if name == b"path":
+            parts[index] = b" Path=" + prefix + (value if value.startswith(b"/") else b"/")
+    return b";".join(parts)
+
+
+def _attribute(part: bytes) -> tuple[bytes, bytes]:
+    name, _, value = part.partition(b"=")
+    return name.strip().lower(), value.strip()
+
+
 def _below(kept: Sequence[heads.Header], request: heads.Request, target: targets.Target) -> list[heads.Header]:
     found: list[heads.Header] = []
     for name, value in kept:
         lower = name.lower()
         if lower in _LOCATIONS:
             found.append((name, located(value, request, target)))
+        elif lower == b"set-cookie":
+            found.append((name, confined(value, target.prefix)))
         elif lower not in _ORIGIN_WIDE:
             found.append((name, value))
     return found

@@ -28,17 +28,38 @@ LOOK_SECONDS = 1.0
 """How often what is overdue is looked for."""
 
 
+class Room:
+    """How many connections into sandboxes a worker has, over all of them: each takes two of its descriptors."""
+
+    def __init__(self, limit: int, changed: Callable[[int], None]) -> None:
+        """Begin with none. `changed` is told by how many their number changes."""
+        self.limit = limit
+        self.used = 0
+        self._changed = changed
+
+    @property
+    def full(self) -> bool:
+        """Whether none can come any more."""
+        return self.used >= self.limit
+
+    def change(self, by: int) -> None:
+        """Note that so many came, or went."""
+        self.used += by
+        self._changed(by)
+
+
 class Pool:
     """The connections into one sandbox. Belongs to one event loop."""
 
-    def __init__(self, entry: entries.Entry, buffer: memoryview, changed: Callable[[int], None]) -> None:
-        """Begin with none. `changed` is told by how many their number changes."""
+    def __init__(self, entry: entries.Entry, buffer: memoryview, room: Room) -> None:
+        """Begin with none."""
         self.entry = entry
         self.tunnels = 0
         """How many of them no longer speak HTTP."""
         self._loop = asyncio.get_running_loop()
         self._buffer = buffer
-        self._changed = changed
+        self._room = room
+        self._changed = room.change
         self._open: dict[upstreams.Upstream, int] = {}
         self._idle: dict[int, collections.deque[upstreams.Upstream]] = {}
         self._opening = 0
@@ -70,11 +91,18 @@ class Pool:
         if len(self) >= MAX_CONNECTIONS and not self._evict():
             message = f"cannot connect: {MAX_CONNECTIONS} connections into the sandbox are open"
             raise errors.RateLimited(message, limit=MAX_CONNECTIONS)
+        if self._room.full and not self._evict():
+            raise errors.RateLimited(
+                f"cannot connect: {self._room.limit} connections into sandboxes are open", limit=self._room.limit
+            )
         self._opening += 1
+        self._changed(1)
+        upstream = None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 found = await running.connect(port)
-                return await self._wrapped(found, port, raw=raw)
+                upstream = await self._wrapped(found, port, raw=raw)
+                return upstream
         except TimeoutError as error:
             message = f"cannot reach port {port}: the sandbox does not connect"
             raise errors.UpstreamTimeout(message, port=port) from error
@@ -82,6 +110,8 @@ class Pool:
             raise errors.PortUnreachable(f"cannot reach port {port}: nothing listens there", port=port) from error
         finally:
             self._opening -= 1
+            if upstream not in self._open:  # it did not come about, or has ended already
+                self._changed(-1)
 
     async def _wrapped(self, found: socket.socket, port: int, *, raw: bool) -> upstreams.Upstream:
         try:
@@ -95,7 +125,6 @@ class Pool:
             raise
         if upstream.usable:  # else it has told of its end already
             self._open[upstream] = port
-            self._changed(1)
             self._watch()
         return upstream
 

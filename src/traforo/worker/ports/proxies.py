@@ -7,6 +7,7 @@ and never changes one.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ class Proxy:
         self._base_url = base_url
         self._buffer = memoryview(bytearray(upstreams.READ_BYTES))
         self._pools: dict[str, pools.Pool] = {}
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._room = pools.Room(max(pools.MAX_IDLE, descriptors // 8), measured.worker_port_connections.inc)
         self._tasks = tasks.Tasks()
         self._log = logs.get(__name__).bind()
         self._results = {
@@ -137,7 +140,7 @@ class Proxy:
         await self._tasks.drain()
 
     def _pool(self, entry: entries.Entry) -> pools.Pool:
-        pool = pools.Pool(entry, self._buffer, self._metrics.worker_port_connections.inc)
+        pool = pools.Pool(entry, self._buffer, self._room)
         self._pools[entry.text_id] = pool
 
         def over(_: object) -> None:

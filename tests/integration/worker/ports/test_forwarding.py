@@ -263,11 +263,11 @@ async def test_server_sent_events_arrive_one_by_one(site: sites.Site) -> None:
 
 
 async def test_redirects_stay_below_the_prefix(site: sites.Site) -> None:
-    """In the path form a location of the server's is one of ours; cookies keep their path."""
+    """In the path form a location of the server's is one of ours, and so is the path of a cookie."""
     port = await site.say(b"HTTP/1.1 302 F\r\nLocation: /b?c\r\nSet-Cookie: a=b; Path=/x\r\nContent-Length: 0\r\n\r\n")
     answer = await site.ask(site.get(port, "/a"))
     assert answer.get("location") == site.prefix(port) + "/b?c"
-    assert answer.get("set-cookie") == "a=b; Path=/x"
+    assert answer.get("set-cookie") == f"a=b; Path={site.prefix(port)}/x"
     named = await site.ask(f"GET /a HTTP/1.1\r\nHost: {site.host(port)}\r\n\r\n".encode())
     assert named.get("location") == "/b?c"
 

@@ -291,9 +291,13 @@ async def test_a_fresh_connection_that_breaks_is_not_tried_again(site: sites.Sit
     assert site.connections == [1]
 
 
-async def test_connections_are_limited(site: sites.Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit of a sandbox it is 429, and others go on; idle connections make room."""
-    monkeypatch.setattr(pools, "MAX_CONNECTIONS", 3)
+@pytest.mark.parametrize("whose", ["sandbox", "worker"])
+async def test_connections_are_limited(whose: str, site: sites.Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit of a sandbox, or of all together, it is 429, and others go on; idle connections make room."""
+    if whose == "sandbox":
+        monkeypatch.setattr(pools, "MAX_CONNECTIONS", 3)
+    else:
+        monkeypatch.setattr(pools.Room, "full", property(lambda room: room.used >= 3))
     gate = asyncio.Event()
 
     async def serve(peer: sites.Peer) -> None:

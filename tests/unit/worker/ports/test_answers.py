@@ -127,9 +127,30 @@ def test_what_is_dropped() -> None:
         ("Content-Length", "0"),
     )
     kept = ["HTTP/1.1 200 Fine", "Set-Cookie: a=b; Path=/", "Content-Length: 0", "X-Request-Id: r1"]
-    assert written(answer) == kept
+    below = BELOW.prefix.decode()
+    assert written(answer) == [kept[0], f"Set-Cookie: a=b; Path={below}/", *kept[2:]]
     wide = ["Strict-Transport-Security: max-age=1", "Clear-Site-Data: *", "NEL: {}", "Report-To: {}"]
     assert written(answer, target=NAMED) == [*kept[:2], *wide, *kept[2:]]
+
+
+@pytest.mark.parametrize(
+    "cookie, host_form, path_form",
+    [
+        ("a=b", "a=b", "a=b"),
+        ("a=b; domain=localhost; Secure", "a=b; Secure", "a=b; Secure"),
+        ("domain=b;Domain = x;HttpOnly", "domain=b;HttpOnly", "domain=b;HttpOnly"),
+        ("a=b; PATH=/app; Max-Age=1", "a=b; PATH=/app; Max-Age=1", "a=b; Path={}/app; Max-Age=1"),
+        ("a=b; path", "a=b; path", "a=b; Path={}/"),
+        ("path=/x; Path=y", "path=/x; Path=y", "path=/x; Path={}/"),
+        ("a=b; Path=/1; Path=/2", "a=b; Path=/1; Path=/2", "a=b; Path={}/1; Path={}/2"),
+    ],
+)
+def test_cookies_stay_with_their_server(cookie: str, host_form: str, path_form: str) -> None:
+    """No domain makes them known to neighbours, and in the path form no path does."""
+    below = BELOW.prefix.decode()
+    answer = read(("Set-Cookie", cookie), ("Content-Length", "0"))
+    assert f"Set-Cookie: {host_form}" in written(answer, target=NAMED)
+    assert f"Set-Cookie: {path_form.replace('{}', below)}" in written(answer)
 
 
 def test_pages_of_the_path_form_are_isolated() -> None:
