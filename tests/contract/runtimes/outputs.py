@@ -22,8 +22,8 @@ class Done:
 
 
 def start(argv: Sequence[str] | str, *, env: Mapping[str, str] | None = None, **options: object) -> contract.ExecStart:
-    """Describe a command in /work; a string is for the shell."""
-    values: dict[str, object] = {"label": b"exec", "cwd": "/work", "user": "root", **options}
+    """Describe a command in /data; a string is for the shell."""
+    values: dict[str, object] = {"label": b"exec", "cwd": "/data", "user": "root", **options}
     command = ["/bin/sh", "-c", argv] if isinstance(argv, str) else argv
     return contract.ExecStart(argv=command, env={"PATH": PATH} if env is None else env, **values)  # type: ignore[arg-type]  # a builder for tests
 

@@ -39,7 +39,7 @@ class Subject:
     async def create(
         self, *, label: bytes = b"label", deadline: float | None = None, **limits: object
     ) -> contract.RunningSandbox:
-        """Make a small sandbox with the directory /work in it."""
+        """Make a small sandbox with the directory /data in it."""
         values: dict[str, object] = {"cpu": 1.0, "memory_mib": 256, "disk_mib": 64, "pids": 128, **limits}
         request = contract.CreateRequest(
             sandbox_id=str(ids.new_sandbox_id(ids.worker_hash("contract"))),
@@ -50,7 +50,7 @@ class Subject:
             deadline=deadline,
         )
         sandbox = await self.runtime.create(request)
-        await sandbox.files.mkdir("/work", 0o777, user="root", parents=True)
+        await sandbox.files.mkdir("/data", 0o777, user="root", parents=True)
         return sandbox
 
     async def close(self) -> None:

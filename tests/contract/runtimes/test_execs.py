@@ -106,16 +106,16 @@ async def test_the_environment_is_what_was_given_and_the_users(sandbox: Sandbox)
 
 async def test_the_working_directory(sandbox: Sandbox) -> None:
     """A path of the sandbox; the home of the user where none is given."""
-    await sandbox.files.mkdir("/work/here", user="root", parents=False)
-    await outputs.run(sandbox, "echo in > found", cwd="/work/here")
+    await sandbox.files.mkdir("/data/here", user="root", parents=False)
+    await outputs.run(sandbox, "echo in > found", cwd="/data/here")
     await outputs.run(sandbox, "echo home > found", cwd=None)
-    for path in ("/work/here/found", "/root/found"):
+    for path in ("/data/here/found", "/root/found"):
         assert (await sandbox.files.stat(path, user="root")).kind is contract.FileKind.FILE
 
 
 async def test_a_program_is_looked_up_in_its_own_path(sandbox: Sandbox) -> None:
     """PATH is that of the command, not of the worker."""
-    descriptor = await sandbox.files.open("/work/bin/tool", os.O_WRONLY | os.O_CREAT, 0o755, user="root")
+    descriptor = await sandbox.files.open("/data/bin/tool", os.O_WRONLY | os.O_CREAT, 0o755, user="root")
     os.write(descriptor, b"#!/bin/sh\necho tool $1\n")
     os.close(descriptor)
     with pytest.raises(errors.StartFailed):
@@ -127,9 +127,9 @@ async def test_a_program_is_looked_up_in_its_own_path(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "argv, cwd, stage, name",
     [
-        (["no-such-program"], "/work", "exec", "ENOENT"),
-        (["/no/such/program"], "/work", "exec", "ENOENT"),
-        (["/etc/passwd"], "/work", "exec", "EACCES"),
+        (["no-such-program"], "/data", "exec", "ENOENT"),
+        (["/no/such/program"], "/data", "exec", "ENOENT"),
+        (["/etc/passwd"], "/data", "exec", "EACCES"),
         (["true"], "/no/such/directory", "cwd", "ENOENT"),
     ],
 )
@@ -245,7 +245,7 @@ async def test_a_released_exec_is_forgotten_and_goes_on(sandbox: Sandbox) -> Non
 
     async def done() -> bool:
         try:
-            return bool(await sandbox.files.stat("/work/done", user="root"))
+            return bool(await sandbox.files.stat("/data/done", user="root"))
         except errors.NotFound:
             return False
 

@@ -34,34 +34,34 @@ async def read(sandbox: Sandbox, path: str) -> bytes:
 
 async def test_what_is_written_is_read(sandbox: Sandbox) -> None:
     """By us and by commands; parents are made."""
-    await write(sandbox, "/work/a/b/c", b"data")
-    assert await read(sandbox, "/work/a/b/c") == b"data"
+    await write(sandbox, "/data/a/b/c", b"data")
+    assert await read(sandbox, "/data/a/b/c") == b"data"
     assert (await outputs.run(sandbox, ["cat", "a/b/c"])).stdout == b"data"
     await outputs.run(sandbox, "printf more > a/d")
-    assert await read(sandbox, "/work/a/d") == b"more"
+    assert await read(sandbox, "/data/a/d") == b"more"
 
 
 async def test_flags_mean_what_they_mean(sandbox: Sandbox) -> None:
     """Truncate, append, exclusive; a mode is kept."""
-    await write(sandbox, "/work/f", b"long data", mode=0o600)
-    await write(sandbox, "/work/f", b"new")
-    await write(sandbox, "/work/f", b"er", os.O_WRONLY | os.O_APPEND)
-    assert await read(sandbox, "/work/f") == b"newer"
-    assert (await sandbox.files.stat("/work/f", user="root")).mode == 0o600
+    await write(sandbox, "/data/f", b"long data", mode=0o600)
+    await write(sandbox, "/data/f", b"new")
+    await write(sandbox, "/data/f", b"er", os.O_WRONLY | os.O_APPEND)
+    assert await read(sandbox, "/data/f") == b"newer"
+    assert (await sandbox.files.stat("/data/f", user="root")).mode == 0o600
     with pytest.raises(errors.Conflict):
-        await write(sandbox, "/work/f", b"", NEW | os.O_EXCL)
+        await write(sandbox, "/data/f", b"", NEW | os.O_EXCL)
 
 
 async def test_what_is_missing(sandbox: Sandbox) -> None:
     """Not found, by every method that needs it."""
     files = sandbox.files
     for call in (
-        files.open("/work/no", os.O_RDONLY, user="root"),
-        files.stat("/work/no", user="root"),
-        files.list("/work/no", user="root", recursive=False, limit=10),
-        files.mkdir("/work/no/such", user="root", parents=False),
-        files.remove("/work/no", user="root", recursive=True),
-        files.rename("/work/no", "/work/other", user="root"),
+        files.open("/data/no", os.O_RDONLY, user="root"),
+        files.stat("/data/no", user="root"),
+        files.list("/data/no", user="root", recursive=False, limit=10),
+        files.mkdir("/data/no/such", user="root", parents=False),
+        files.remove("/data/no", user="root", recursive=True),
+        files.rename("/data/no", "/data/other", user="root"),
     ):
         with pytest.raises(errors.NotFound):
             await call
@@ -77,7 +77,7 @@ async def test_what_is_no_path(sandbox: Sandbox, path: str) -> None:
 async def test_only_regular_files_are_opened(sandbox: Sandbox) -> None:
     """A directory, a FIFO and a device are refused, and none of them can make us wait."""
     await outputs.run(sandbox, "mkfifo fifo; ln -s fifo link")
-    for path in ("/work", "/work/fifo", "/work/link"):
+    for path in ("/data", "/data/fifo", "/data/link"):
         for flags in (os.O_RDONLY, os.O_WRONLY | os.O_CREAT):
             with pytest.raises(errors.InvalidRequest):
                 await sandbox.files.open(path, flags, user="root")
@@ -85,10 +85,10 @@ async def test_only_regular_files_are_opened(sandbox: Sandbox) -> None:
 
 async def test_a_file_is_no_directory(sandbox: Sandbox) -> None:
     """A path through one, and a list of one, are refused."""
-    await write(sandbox, "/work/file")
+    await write(sandbox, "/data/file")
     for call in (
-        sandbox.files.open("/work/file/below", NEW, user="root"),
-        sandbox.files.list("/work/file", user="root", recursive=False, limit=10),
+        sandbox.files.open("/data/file/below", NEW, user="root"),
+        sandbox.files.list("/data/file", user="root", recursive=False, limit=10),
     ):
         with pytest.raises(errors.InvalidRequest):
             await call
@@ -96,21 +96,21 @@ async def test_a_file_is_no_directory(sandbox: Sandbox) -> None:
 
 async def test_links_stay_inside(sandbox: Sandbox) -> None:
     """An absolute target is absolute in the sandbox, and above the root is the root; a loop is refused."""
-    await write(sandbox, "/work/target", b"here")
-    await outputs.run(sandbox, "ln -s /work/target absolute; ln -s ../../../../work/target above; ln -s loop loop")
-    for path in ("/work/absolute", "/work/above", "/../../work/target", "/work/./../work/target"):
+    await write(sandbox, "/data/target", b"here")
+    await outputs.run(sandbox, "ln -s /data/target absolute; ln -s ../../../../data/target above; ln -s loop loop")
+    for path in ("/data/absolute", "/data/above", "/../../data/target", "/data/./../data/target"):
         assert await read(sandbox, path) == b"here"
     with pytest.raises(errors.InvalidRequest):
-        await sandbox.files.open("/work/loop", os.O_RDONLY, user="root")
+        await sandbox.files.open("/data/loop", os.O_RDONLY, user="root")
 
 
 async def test_facts(sandbox: Sandbox) -> None:
     """Kind, size, mode and target, of a link or of what it leads to."""
-    await write(sandbox, "/work/file", b"12345", mode=0o640)
+    await write(sandbox, "/data/file", b"12345", mode=0o640)
     await outputs.run(sandbox, "mkdir -m 1755 dir; ln -s file link; mkfifo fifo; ln -s nowhere dangling")
     kinds = contract.FileKind
     found = {
-        name: await sandbox.files.stat(f"/work/{name}", user="root", follow=False)
+        name: await sandbox.files.stat(f"/data/{name}", user="root", follow=False)
         for name in ("file", "dir", "link", "fifo", "dangling")
     }
     assert {name: facts.kind for name, facts in found.items()} == {
@@ -123,9 +123,9 @@ async def test_facts(sandbox: Sandbox) -> None:
     assert (found["file"].size, found["file"].mode, found["file"].target) == (5, 0o640, None)
     assert (found["dir"].mode, found["fifo"].size) == (0o1755, 0)
     assert (found["link"].target, found["dangling"].target) == ("file", "nowhere")
-    assert (await sandbox.files.stat("/work/link", user="root")).kind is kinds.FILE
+    assert (await sandbox.files.stat("/data/link", user="root")).kind is kinds.FILE
     with pytest.raises(errors.NotFound):
-        await sandbox.files.stat("/work/dangling", user="root")
+        await sandbox.files.stat("/data/dangling", user="root")
 
 
 async def test_lists(sandbox: Sandbox) -> None:
@@ -134,30 +134,30 @@ async def test_lists(sandbox: Sandbox) -> None:
     files = sandbox.files
 
     async def names(*, recursive: bool) -> set[str]:
-        listing = await files.list("/work/tree", user="root", recursive=recursive, limit=100)
+        listing = await files.list("/data/tree", user="root", recursive=recursive, limit=100)
         assert not listing.truncated
         return {entry.path for entry in listing.entries}
 
-    assert await names(recursive=False) == {"/work/tree/a", "/work/tree/f", "/work/tree/up"}
+    assert await names(recursive=False) == {"/data/tree/a", "/data/tree/f", "/data/tree/up"}
     assert await names(recursive=True) == {
-        "/work/tree/a",
-        "/work/tree/a/b",
-        "/work/tree/a/b/h",
-        "/work/tree/a/g",
-        "/work/tree/f",
-        "/work/tree/up",
+        "/data/tree/a",
+        "/data/tree/a/b",
+        "/data/tree/a/b/h",
+        "/data/tree/a/g",
+        "/data/tree/f",
+        "/data/tree/up",
     }
-    cut = await files.list("/work/tree", user="root", recursive=True, limit=2)
+    cut = await files.list("/data/tree", user="root", recursive=True, limit=2)
     assert (len(cut.entries), cut.truncated) == (2, True)
-    whole = await files.list("/work/tree/a/b", user="root", recursive=False, limit=1)
+    whole = await files.list("/data/tree/a/b", user="root", recursive=False, limit=1)
     assert (len(whole.entries), whole.truncated) == (1, False)
 
 
 async def test_names_may_be_any_bytes(sandbox: Sandbox) -> None:
     """What is not UTF-8 travels with surrogate escapes, in both directions."""
-    name = os.fsdecode(b"/work/stray-\xff-\xc3\x28 \n")
+    name = os.fsdecode(b"/data/stray-\xff-\xc3\x28 \n")
     await write(sandbox, name, b"x")
-    listing = await sandbox.files.list("/work", user="root", recursive=False, limit=10)
+    listing = await sandbox.files.list("/data", user="root", recursive=False, limit=10)
     assert [entry.path for entry in listing.entries] == [name]
     assert await read(sandbox, name) == b"x"
     await sandbox.files.remove(name, user="root", recursive=False)
@@ -166,10 +166,10 @@ async def test_names_may_be_any_bytes(sandbox: Sandbox) -> None:
 async def test_directories_are_made(sandbox: Sandbox) -> None:
     """True when it was made, False when it was there; with parents on request."""
     files = sandbox.files
-    assert await files.mkdir("/work/d", user="root", parents=False) is True
-    assert await files.mkdir("/work/d", user="root", parents=False) is False
-    assert await files.mkdir("/work/x/y/z", user="root", parents=True) is True
-    assert await files.mkdir("/work/x/y/z", user="root", parents=True) is False
+    assert await files.mkdir("/data/d", user="root", parents=False) is True
+    assert await files.mkdir("/data/d", user="root", parents=False) is False
+    assert await files.mkdir("/data/x/y/z", user="root", parents=True) is True
+    assert await files.mkdir("/data/x/y/z", user="root", parents=True) is False
 
 
 async def test_things_are_removed(sandbox: Sandbox) -> None:
@@ -177,32 +177,32 @@ async def test_things_are_removed(sandbox: Sandbox) -> None:
     await outputs.run(sandbox, "mkdir -p d/e; touch d/e/f file; ln -s file link; ln -s d dirlink")
     files = sandbox.files
     for name in ("link", "dirlink"):
-        await files.remove(f"/work/{name}", user="root", recursive=True)
-    assert (await files.stat("/work/file", user="root")).kind is contract.FileKind.FILE
-    assert (await files.stat("/work/d/e/f", user="root")).kind is contract.FileKind.FILE
+        await files.remove(f"/data/{name}", user="root", recursive=True)
+    assert (await files.stat("/data/file", user="root")).kind is contract.FileKind.FILE
+    assert (await files.stat("/data/d/e/f", user="root")).kind is contract.FileKind.FILE
     with pytest.raises(errors.Conflict):
-        await files.remove("/work/d", user="root", recursive=False)
-    await files.remove("/work/d/e/f", user="root", recursive=False)
-    await files.remove("/work/d/e", user="root", recursive=False)
-    await files.remove("/work/d", user="root", recursive=True)
-    listing = await files.list("/work", user="root", recursive=True, limit=10)
-    assert [entry.path for entry in listing.entries] == ["/work/file"]
+        await files.remove("/data/d", user="root", recursive=False)
+    await files.remove("/data/d/e/f", user="root", recursive=False)
+    await files.remove("/data/d/e", user="root", recursive=False)
+    await files.remove("/data/d", user="root", recursive=True)
+    listing = await files.list("/data", user="root", recursive=True, limit=10)
+    assert [entry.path for entry in listing.entries] == ["/data/file"]
 
 
 async def test_things_are_renamed(sandbox: Sandbox) -> None:
     """Replacing what was there."""
-    await write(sandbox, "/work/a", b"a")
-    await write(sandbox, "/work/b", b"b")
-    await sandbox.files.rename("/work/a", "/work/b", user="root")
-    assert await read(sandbox, "/work/b") == b"a"
+    await write(sandbox, "/data/a", b"a")
+    await write(sandbox, "/data/b", b"b")
+    await sandbox.files.rename("/data/a", "/data/b", user="root")
+    assert await read(sandbox, "/data/b") == b"a"
     with pytest.raises(errors.NotFound):
-        await read(sandbox, "/work/a")
+        await read(sandbox, "/data/a")
 
 
 async def test_an_unknown_user(sandbox: Sandbox) -> None:
     """Said to be one."""
     with pytest.raises(errors.NotFound) as caught:
-        await sandbox.files.stat("/work", user="nobody-of-that-name")
+        await sandbox.files.stat("/data", user="nobody-of-that-name")
     assert caught.value.fields["kind"] == "user"
 
 
@@ -210,7 +210,7 @@ async def test_the_disk_is_limited(subject: subjects.Subject) -> None:
     """Writing more than the size of the layer fails, to us and to commands."""
     subject.needs_isolation()
     sandbox = await subject.create(disk_mib=4)
-    descriptor = await sandbox.files.open("/work/large", NEW, user="root")
+    descriptor = await sandbox.files.open("/data/large", NEW, user="root")
     with pytest.raises(OSError) as caught, os.fdopen(descriptor, "wb", buffering=0) as file:
         file.writelines([bytes(1 << 20)] * 16)
     assert caught.value.errno == errno.ENOSPC
@@ -220,31 +220,31 @@ async def test_the_disk_is_limited(subject: subjects.Subject) -> None:
 async def test_what_is_said_of_a_file_can_be_changed(sandbox: Sandbox) -> None:
     """Bits, owner and time, alone and together; what is not given stays."""
     await outputs.run(sandbox, "echo x > file; chmod 640 file")
-    before = await sandbox.files.stat("/work/file", user="root")
-    await sandbox.files.change("/work/file", user="root", mode=0o4711)
-    await sandbox.files.change("/work/file", user="root", modified_at=1234567890.5)
-    after = await sandbox.files.stat("/work/file", user="root")
+    before = await sandbox.files.stat("/data/file", user="root")
+    await sandbox.files.change("/data/file", user="root", mode=0o4711)
+    await sandbox.files.change("/data/file", user="root", modified_at=1234567890.5)
+    after = await sandbox.files.stat("/data/file", user="root")
     assert (after.mode, after.modified_at, after.uid, after.gid) == (0o4711, 1234567890.5, before.uid, before.gid)
-    await sandbox.files.change("/work/file", user="root", uid=1000, gid=1001, mode=0o600, modified_at=-1.5)
-    after = await sandbox.files.stat("/work/file", user="root")
+    await sandbox.files.change("/data/file", user="root", uid=1000, gid=1001, mode=0o600, modified_at=-1.5)
+    after = await sandbox.files.stat("/data/file", user="root")
     assert (after.mode, after.modified_at, after.uid, after.gid) == (0o600, -1.5, 1000, 1001)
-    await sandbox.files.change("/work/file", user="root")
-    assert await sandbox.files.stat("/work/file", user="root") == after
+    await sandbox.files.change("/data/file", user="root")
+    assert await sandbox.files.stat("/data/file", user="root") == after
 
 
 async def test_a_link_can_be_changed_or_followed(sandbox: Sandbox) -> None:
     """Its own time and owner, or those of what it leads to; bits it has none."""
     await outputs.run(sandbox, "echo x > file; ln -s file link; ln -s nowhere broken")
-    await sandbox.files.change("/work/link", user="root", modified_at=1000.0)
-    assert (await sandbox.files.stat("/work/file", user="root")).modified_at == 1000.0
-    await sandbox.files.change("/work/link", user="root", follow=False, modified_at=2000.0, uid=7)
-    link = await sandbox.files.stat("/work/link", user="root", follow=False)
+    await sandbox.files.change("/data/link", user="root", modified_at=1000.0)
+    assert (await sandbox.files.stat("/data/file", user="root")).modified_at == 1000.0
+    await sandbox.files.change("/data/link", user="root", follow=False, modified_at=2000.0, uid=7)
+    link = await sandbox.files.stat("/data/link", user="root", follow=False)
     assert (link.modified_at, link.uid) == (2000.0, 7)
-    assert (await sandbox.files.stat("/work/file", user="root")).modified_at == 1000.0
+    assert (await sandbox.files.stat("/data/file", user="root")).modified_at == 1000.0
     with pytest.raises(errors.InvalidRequest):
-        await sandbox.files.change("/work/link", user="root", follow=False, mode=0o600)
+        await sandbox.files.change("/data/link", user="root", follow=False, mode=0o600)
     with pytest.raises(errors.NotFound):
-        await sandbox.files.change("/work/broken", user="root", mode=0o600)
+        await sandbox.files.change("/data/broken", user="root", mode=0o600)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ async def test_what_no_file_can_have(subject: subjects.Subject, wrong: dict[str,
     subject.needs_isolation()
     sandbox = await subject.create()
     with pytest.raises(errors.InvalidRequest):
-        await sandbox.files.change("/work", user="root", **wrong)
+        await sandbox.files.change("/data", user="root", **wrong)
 
 
 async def test_changes_need_rights(subject: subjects.Subject) -> None:
@@ -263,11 +263,11 @@ async def test_changes_need_rights(subject: subjects.Subject) -> None:
     subject.needs_isolation()
     sandbox = await subject.create()
     await outputs.run(sandbox, "touch mine theirs; chown 1000 mine")
-    await sandbox.files.change("/work/mine", user="1000", mode=0o600, modified_at=5.0)
+    await sandbox.files.change("/data/mine", user="1000", mode=0o600, modified_at=5.0)
     wrong: list[tuple[str, dict[str, Any]]] = [
-        ("/work/theirs", {"mode": 0o777}),
-        ("/work/mine", {"uid": 0}),
-        ("/work/theirs", {"uid": 1000}),
+        ("/data/theirs", {"mode": 0o777}),
+        ("/data/mine", {"uid": 0}),
+        ("/data/theirs", {"uid": 1000}),
     ]
     for path, what in wrong:
         with pytest.raises(errors.Forbidden):
@@ -279,32 +279,32 @@ async def test_changes_need_rights(subject: subjects.Subject) -> None:
 
 async def test_links_are_made_as_they_are_said(sandbox: Sandbox) -> None:
     """Whatever they say; where something is already they are not."""
-    await sandbox.files.symlink("nowhere/at all", "/work/link", user="root")
-    found = await sandbox.files.stat("/work/link", user="root", follow=False)
+    await sandbox.files.symlink("nowhere/at all", "/data/link", user="root")
+    found = await sandbox.files.stat("/data/link", user="root", follow=False)
     assert (found.kind, found.target) == (contract.FileKind.SYMLINK, "nowhere/at all")
-    for path in ("/work/link", "/work"):
+    for path in ("/data/link", "/data"):
         with pytest.raises(errors.Conflict):
             await sandbox.files.symlink("other", path, user="root")
     with pytest.raises(errors.NotFound):
-        await sandbox.files.symlink("x", "/work/none/link", user="root")
+        await sandbox.files.symlink("x", "/data/none/link", user="root")
     for target in ("", "a\0b"):
         with pytest.raises(errors.InvalidRequest):
-            await sandbox.files.symlink(target, "/work/other", user="root")
+            await sandbox.files.symlink(target, "/data/other", user="root")
 
 
 async def test_a_file_can_have_two_names(sandbox: Sandbox) -> None:
     """A link itself too; a directory cannot."""
     await outputs.run(sandbox, "echo x > file; ln -s file link; mkdir dir")
-    await sandbox.files.link("/work/file", "/work/again", user="root")
-    await sandbox.files.link("/work/link", "/work/link-again", user="root")
+    await sandbox.files.link("/data/file", "/data/again", user="root")
+    await sandbox.files.link("/data/link", "/data/link-again", user="root")
     done = await outputs.run(sandbox, "echo y >> again; cat file; readlink link-again")
     assert done.stdout == b"x\ny\nfile\n"
     with pytest.raises(errors.Conflict):
-        await sandbox.files.link("/work/file", "/work/again", user="root")
+        await sandbox.files.link("/data/file", "/data/again", user="root")
     with pytest.raises(errors.Forbidden):
-        await sandbox.files.link("/work/dir", "/work/dir-again", user="root")
+        await sandbox.files.link("/data/dir", "/data/dir-again", user="root")
     with pytest.raises(errors.NotFound):
-        await sandbox.files.link("/work/none", "/work/new", user="root")
+        await sandbox.files.link("/data/none", "/data/new", user="root")
 
 
 async def test_names_need_rights(subject: subjects.Subject) -> None:
@@ -313,6 +313,6 @@ async def test_names_need_rights(subject: subjects.Subject) -> None:
     sandbox = await subject.create()
     await outputs.run(sandbox, "mkdir shut; touch file; chown 1000 file")
     with pytest.raises(errors.Forbidden):
-        await sandbox.files.symlink("x", "/work/shut/link", user="1000")
+        await sandbox.files.symlink("x", "/data/shut/link", user="1000")
     with pytest.raises(errors.Forbidden):
-        await sandbox.files.link("/work/file", "/work/shut/link", user="1000")
+        await sandbox.files.link("/data/file", "/data/shut/link", user="1000")

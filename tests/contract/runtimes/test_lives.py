@@ -35,7 +35,7 @@ async def test_sandboxes_are_apart(subject: Subject) -> None:
     await outputs.run(made[0], "echo mine > file")
     for other in made[1:]:
         with pytest.raises(errors.NotFound):
-            await other.files.stat("/work/file", user="root")
+            await other.files.stat("/data/file", user="root")
     await asyncio.gather(*(sandbox.kill(EndReason.DELETED) for sandbox in made))
     assert all(sandbox.ended.done() for sandbox in made)
 

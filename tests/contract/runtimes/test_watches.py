@@ -16,7 +16,7 @@ Sandbox = contract.RunningSandbox
 Kind = contract.ChangeKind
 
 
-async def _watch(sandbox: Sandbox, path: str = "/work", *, recursive: bool = True) -> contract.Watch:
+async def _watch(sandbox: Sandbox, path: str = "/data", *, recursive: bool = True) -> contract.Watch:
     return await sandbox.files.watch(path, user="root", recursive=recursive)
 
 
@@ -48,18 +48,18 @@ async def test_files_come_change_and_go(sandbox: Sandbox, recursive: bool) -> No
     """Each by its absolute path and with what it is."""
     watch = await _watch(sandbox, recursive=recursive)
     await _do(sandbox, "echo one > a")
-    changes = await _until(watch, _last("/work/a"))
-    assert changes[0] == contract.Change(Kind.CREATED, "/work/a")
+    changes = await _until(watch, _last("/data/a"))
+    assert changes[0] == contract.Change(Kind.CREATED, "/data/a")
     await _do(sandbox, "echo two >> a")
-    await _until(watch, _last("/work/a", Kind.MODIFIED))
+    await _until(watch, _last("/data/a", Kind.MODIFIED))
     await _do(sandbox, "chmod 600 a")
-    await _until(watch, _last("/work/a", Kind.ATTRIBUTES))
+    await _until(watch, _last("/data/a", Kind.ATTRIBUTES))
     await _do(sandbox, "mkdir d")
-    changes = await _until(watch, _last("/work/d"))
-    assert contract.Change(Kind.CREATED, "/work/d", directory=True) in changes
+    changes = await _until(watch, _last("/data/d"))
+    assert contract.Change(Kind.CREATED, "/data/d", directory=True) in changes
     await _do(sandbox, "rm a; rmdir d")
-    changes = await _until(watch, _last("/work/d", Kind.DELETED))
-    assert (Kind.DELETED, "/work/a") in _pairs(changes)
+    changes = await _until(watch, _last("/data/d", Kind.DELETED))
+    assert (Kind.DELETED, "/data/a") in _pairs(changes)
     await watch.close()
 
 
@@ -68,11 +68,11 @@ async def test_a_move_within_is_one_change(sandbox: Sandbox) -> None:
     await _do(sandbox, "mkdir -p old/deep other; touch old/deep/file")
     watch = await _watch(sandbox)
     await _do(sandbox, "mv old other/new")
-    changes = await _until(watch, _last("/work/other/new"))
-    assert changes == [contract.Change(Kind.CREATED, "/work/other/new", True, "/work/old")]
+    changes = await _until(watch, _last("/data/other/new"))
+    assert changes == [contract.Change(Kind.CREATED, "/data/other/new", True, "/data/old")]
     await _do(sandbox, "echo x > other/new/deep/file")
-    changes = await _until(watch, _last("/work/other/new/deep/file", Kind.MODIFIED))
-    assert all(change.path.startswith("/work/other/new/deep") for change in changes)
+    changes = await _until(watch, _last("/data/other/new/deep/file", Kind.MODIFIED))
+    assert all(change.path.startswith("/data/other/new/deep") for change in changes)
     await watch.close()
 
 
@@ -81,13 +81,13 @@ async def test_a_move_out_is_an_end_and_a_move_in_a_beginning(sandbox: Sandbox) 
     await _do(sandbox, "mkdir -p ../tmp/in/below here; touch ../tmp/in/below/file")
     watch = await _watch(sandbox)
     await _do(sandbox, "mv here ../tmp/out")
-    await _until(watch, _last("/work/here", Kind.DELETED))
+    await _until(watch, _last("/data/here", Kind.DELETED))
     await _do(sandbox, "touch ../tmp/out/unseen; mv ../tmp/in .")
-    changes = await _until(watch, _last("/work/in/below/file"))
+    changes = await _until(watch, _last("/data/in/below/file"))
     assert _pairs(changes) == {
-        (Kind.CREATED, "/work/in"),
-        (Kind.CREATED, "/work/in/below"),
-        (Kind.CREATED, "/work/in/below/file"),
+        (Kind.CREATED, "/data/in"),
+        (Kind.CREATED, "/data/in/below"),
+        (Kind.CREATED, "/data/in/below/file"),
     }
     await watch.close()
 
@@ -96,12 +96,12 @@ async def test_new_directories_are_watched_however_quick_they_are(sandbox: Sandb
     """Whatever is in them when they are found, and whatever comes later."""
     watch = await _watch(sandbox)
     await _do(sandbox, "for i in 1 2 3 4 5 6 7 8 9; do mkdir -p $i/b/c/d; touch $i/b/c/d/file; done")
-    expected = {f"/work/{i}/b/c/d/file" for i in range(1, 10)}
+    expected = {f"/data/{i}/b/c/d/file" for i in range(1, 10)}
     seen: set[str] = set()
     while not expected <= seen:
         seen |= {change.path for change in await watch.changes()}
     await _do(sandbox, "touch 9/b/c/d/later")
-    await _until(watch, _last("/work/9/b/c/d/later"))
+    await _until(watch, _last("/data/9/b/c/d/later"))
     await watch.close()
 
 
@@ -110,8 +110,8 @@ async def test_what_is_below_is_not_told_where_it_is_not_asked_for(sandbox: Sand
     await _do(sandbox, "mkdir below")
     watch = await _watch(sandbox, recursive=False)
     await _do(sandbox, "touch below/unseen; touch seen")
-    changes = await _until(watch, _last("/work/seen"))
-    assert "/work/below/unseen" not in {change.path for change in changes}
+    changes = await _until(watch, _last("/data/seen"))
+    assert "/data/below/unseen" not in {change.path for change in changes}
     await watch.close()
 
 
@@ -120,8 +120,8 @@ async def test_links_are_not_followed_below(sandbox: Sandbox) -> None:
     await _do(sandbox, "mkdir ../tmp/elsewhere; ln -s ../tmp/elsewhere link")
     watch = await _watch(sandbox)
     await _do(sandbox, "touch ../tmp/elsewhere/unseen; touch seen")
-    changes = await _until(watch, _last("/work/seen"))
-    assert {change.path for change in changes} == {"/work/seen"}
+    changes = await _until(watch, _last("/data/seen"))
+    assert {change.path for change in changes} == {"/data/seen"}
     await watch.close()
 
 
@@ -129,14 +129,14 @@ async def test_names_of_any_bytes(sandbox: Sandbox) -> None:
     """They come with surrogate escapes, as everywhere."""
     watch = await _watch(sandbox)
     await _do(sandbox, r'''touch "$(printf 'a\377\nb')x"''')
-    await _until(watch, _last("/work/a\udcff\nbx"))
+    await _until(watch, _last("/data/a\udcff\nbx"))
     await watch.close()
 
 
 async def test_a_watch_ends_with_its_directory(sandbox: Sandbox) -> None:
     """Then there is nothing more to tell."""
     await _do(sandbox, "mkdir gone")
-    watch = await _watch(sandbox, "/work/gone")
+    watch = await _watch(sandbox, "/data/gone")
     await _do(sandbox, "rmdir gone")
     while await watch.changes():
         pass
@@ -166,7 +166,7 @@ async def test_closing_ends_the_wait_and_can_be_done_twice(sandbox: Sandbox) -> 
         assert list(await waiting) == []
 
 
-@pytest.mark.parametrize("path, error", [("/work/none", errors.NotFound), ("/work/file", errors.InvalidRequest)])
+@pytest.mark.parametrize("path, error", [("/data/none", errors.NotFound), ("/data/file", errors.InvalidRequest)])
 async def test_only_directories_can_be_watched(sandbox: Sandbox, path: str, error: type[Exception]) -> None:
     """Said at once."""
     await _do(sandbox, "touch file")
@@ -180,11 +180,11 @@ async def test_rights_are_those_of_the_user(subject: subjects.Subject) -> None:
     sandbox = await subject.create()
     await _do(sandbox, "mkdir -p secret open; chmod 700 secret; chmod 777 open")
     with pytest.raises(errors.Forbidden):
-        await sandbox.files.watch("/work/secret", user="1000", recursive=True)
-    watch = await sandbox.files.watch("/work", user="1000", recursive=True)
+        await sandbox.files.watch("/data/secret", user="1000", recursive=True)
+    watch = await sandbox.files.watch("/data", user="1000", recursive=True)
     await _do(sandbox, "touch secret/unseen; touch open/seen")
-    changes = await _until(watch, _last("/work/open/seen"))
-    assert "/work/secret/unseen" not in {change.path for change in changes}
+    changes = await _until(watch, _last("/data/open/seen"))
+    assert "/data/secret/unseen" not in {change.path for change in changes}
     await watch.close()
 
 
@@ -208,7 +208,7 @@ async def test_a_reader_who_is_slow_is_told_that_changes_were_lost(subject: subj
     watch = await _watch(sandbox)
     await _do(sandbox, "mkdir d; seq -f d/a-rather-long-name-of-a-file-%g 1 30000 | xargs touch")
     changes = await _until(watch, lambda change: change.kind is Kind.OVERFLOW)
-    assert next(change.path for change in changes if change.kind is Kind.OVERFLOW) == "/work"
+    assert next(change.path for change in changes if change.kind is Kind.OVERFLOW) == "/data"
     await _do(sandbox, "mkdir d/new; touch d/new/last")
-    await _until(watch, _last("/work/d/new/last"))
+    await _until(watch, _last("/data/d/new/last"))
     await watch.close()

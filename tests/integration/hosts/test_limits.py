@@ -40,7 +40,7 @@ class Bench:
             deadline=time.time() + 300,
         )
         sandbox = await self.runtime.create(request)
-        await sandbox.files.mkdir("/work", 0o777, user="root", parents=True)
+        await sandbox.files.mkdir("/data", 0o777, user="root", parents=True)
         return sandbox
 
     def needs(self, controller: str) -> cgroups.Hierarchy:

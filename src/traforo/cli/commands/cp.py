@@ -20,7 +20,7 @@ def cp(
 ) -> None:
     """Copy files and directories into a sandbox or out of it.
 
-    One side is `ID:/path`, the other a local path: `traforo cp data.csv $ID:/work/data.csv`, `traforo cp $ID:/out .`.
+    One side is `ID:/path`, the other a local path: `traforo cp data.csv $ID:/data/data.csv`, `traforo cp $ID:/out .`.
     A target that is a directory gets the source below its own name. `-` is stdin or stdout. Directories go as one
     stream, with permission bits and times; links that point out of the directory are left out. How far it is shows on
     stderr, if that is a terminal.

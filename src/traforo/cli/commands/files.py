@@ -59,7 +59,7 @@ def find(
 ) -> None:
     """Find files by name.
 
-    `traforo files find $ID /work '**/*.py'`.
+    `traforo files find $ID /data '**/*.py'`.
 
     Args:
         sandbox: Id of the sandbox.

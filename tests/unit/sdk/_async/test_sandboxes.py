@@ -104,9 +104,9 @@ async def test_exec_returns_the_result(worker: FakeServer) -> None:
 async def test_exec_hands_on_how_to_start(worker: FakeServer) -> None:
     """Environment, directory, user and deadline."""
     async with await AsyncSandbox.create(url=worker.url, env={"A": "1", "B": "1"}) as sandbox:
-        await sandbox.files.mkdir("/work")
-        result = await sandbox.exec('echo "$A $B ${PWD##*/}"', env={"B": "2"}, cwd="/work", user="root", timeout=9)
-    assert result.stdout == "1 2 work\n"
+        await sandbox.files.mkdir("/data")
+        result = await sandbox.exec('echo "$A $B ${PWD##*/}"', env={"B": "2"}, cwd="/data", user="root", timeout=9)
+    assert result.stdout == "1 2 data\n"
     sent = worker.requests[2].json
     assert (sent["user"], sent["timeout_ms"], sent["wait"]) == ("root", 9000, True)
 

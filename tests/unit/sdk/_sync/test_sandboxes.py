@@ -102,9 +102,9 @@ def test_exec_returns_the_result(worker: FakeServer) -> None:
 def test_exec_hands_on_how_to_start(worker: FakeServer) -> None:
     """Environment, directory, user and deadline."""
     with Sandbox.create(url=worker.url, env={"A": "1", "B": "1"}) as sandbox:
-        sandbox.files.mkdir("/work")
-        result = sandbox.exec('echo "$A $B ${PWD##*/}"', env={"B": "2"}, cwd="/work", user="root", timeout=9)
-    assert result.stdout == "1 2 work\n"
+        sandbox.files.mkdir("/data")
+        result = sandbox.exec('echo "$A $B ${PWD##*/}"', env={"B": "2"}, cwd="/data", user="root", timeout=9)
+    assert result.stdout == "1 2 data\n"
     sent = worker.requests[2].json
     assert (sent["user"], sent["timeout_ms"], sent["wait"]) == ("root", 9000, True)
 

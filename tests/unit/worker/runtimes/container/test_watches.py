@@ -37,17 +37,17 @@ def test_changes_come_as_they_were_sent(wanted: list[tuple[int, bytes, bytes, bo
     stream = READY + b"".join(
         record(kind, path, origin, directory=directory) for kind, path, origin, directory in wanted
     )
-    records = watches.Records("/work")
+    records = watches.Records("/data")
     found = [change for at in range(0, len(stream), size) for change in records.feed(stream[at : at + size])]
     assert records.ready
     assert [NUMBERS[change.kind] for change in found] == [kind for kind, *_ in wanted]
     for change, (kind, path, origin, directory) in zip(found, wanted, strict=True):
         if kind == NUMBERS[Kind.OVERFLOW]:
-            assert change == contract.Change(Kind.OVERFLOW, "/work", True)
+            assert change == contract.Change(Kind.OVERFLOW, "/data", True)
             continue
-        assert change.path.encode(errors="surrogateescape") == b"/work/" + path
+        assert change.path.encode(errors="surrogateescape") == b"/data/" + path
         assert change.directory == directory
-        moved = "/work/" + origin.decode(errors="surrogateescape") if origin and kind == 1 else None
+        moved = "/data/" + origin.decode(errors="surrogateescape") if origin and kind == 1 else None
         assert change.moved_from == moved
 
 
@@ -86,7 +86,7 @@ def test_any_bytes_are_changes_or_malformed(data: bytes, begun: bool) -> None:
 )
 def test_what_cannot_be_is_refused(stream: bytes) -> None:
     """A path that leads elsewhere, an unknown kind, a length that lies: at once, not when more comes."""
-    records = watches.Records("/work")
+    records = watches.Records("/data")
     with pytest.raises(channels.Closed):
         records.feed(stream)
 
@@ -94,13 +94,13 @@ def test_what_cannot_be_is_refused(stream: bytes) -> None:
 def test_a_watch_that_could_not_begin_says_why() -> None:
     """As the kernel told the process."""
     with pytest.raises(channels.Refused) as caught:
-        watches.Records("/work").feed(record(0, error=errno.ENOSPC))
+        watches.Records("/data").feed(record(0, error=errno.ENOSPC))
     assert caught.value.errno == errno.ENOSPC
 
 
 def test_what_is_incomplete_is_kept() -> None:
     """But not more than one record can have."""
-    records = watches.Records("/work")
+    records = watches.Records("/data")
     whole = READY + record(2, b"x" * 4095)
     assert records.feed(whole[:-1]) == []
-    assert records.feed(whole[-1:]) == [contract.Change(Kind.MODIFIED, "/work/" + "x" * 4095)]
+    assert records.feed(whole[-1:]) == [contract.Change(Kind.MODIFIED, "/data/" + "x" * 4095)]
