@@ -38,7 +38,7 @@ class Told:
     @property
     def text(self) -> str | None:
         """The text of the only result."""
-        assert len(self.results) <= 1
+        assert len(self.results) <= 1, self
         return self.results[0]["text/plain"] if self.results else None
 
 

@@ -30,13 +30,19 @@ def test_state_stays(node: talks.Talk) -> None:
 
 def test_the_last_value_is_shown(node: talks.Talk) -> None:
     """The last value is a result, an object literal too; a promise is waited for; undefined is nothing."""
-    assert node.run("1; 2").text == "2"
+    assert node.run("1; 2") == talks.Told(results=[{"text/plain": "2", "is_main": True}], exit_code=0, order=["result"])
     assert node.run("({ x: [1, null] })").text == "{ x: [ 1, null ] }"
     assert node.run("{ y: 1 }").text == "{ y: 1 }"
-    assert node.run("undefined").text is None
-    assert node.run("3;").text is None
-    assert node.run("").exit_code == 0
+    for code in ("undefined", "3;", ""):
+        assert node.run(code) == talks.Told(exit_code=0)
     assert node.run("(async () => { await new Promise(r => setTimeout(r, 20)); return 'late' })()").text == "'late'"
+
+
+def test_what_comes_late_belongs_to_no_other_run(node: talks.Talk) -> None:
+    """A value that takes its time to be shown is dropped when its run is over."""
+    slow = "{ [Symbol.for('Jupyter.display')]: () => new Promise(r => setTimeout(r, 50, { 'text/html': 'late' })) }"
+    assert node.run(f"display({slow}); throw new Error('x')").exit_code == 1
+    assert node.run("await new Promise(r => setTimeout(r, 150)); 'own'").text == "'own'"
 
 
 def test_output(node: talks.Talk) -> None:

@@ -17,7 +17,8 @@
   const BUNDLE = Symbol.for('Jupyter.display');
   const mark = Buffer.concat([Buffer.from([0]), Buffer.from(nonce, 'latin1')]);
   const pause = new Int32Array(new SharedArrayBuffer(4));
-  const kept = { run: '', answers: [], bytes: 0, count: 0, end: null, runs: 0 };
+  let runs = 0;
+  let kept = recorded('');
   let current = null;
 
   function write(descriptor, data) {
@@ -76,13 +77,19 @@
     return fields;
   }
 
-  function numbered(kind, fields) {
-    const payload = joined([kept.run, kept.count, ...fields]);
-    if (kept.bytes + payload.length <= KEPT_BYTES) {
-      kept.answers.push([kept.count, kind, payload]);
-      kept.bytes += payload.length;
+  // What there is to tell of one run. What its code still shows when it is over belongs to no other run, and is dropped.
+  function recorded(run) {
+    return { run, answers: [], bytes: 0, count: 0, end: null };
+  }
+
+  function numbered(record, kind, fields) {
+    if (record.end !== null) return;
+    const payload = joined([record.run, record.count, ...fields]);
+    if (record.bytes + payload.length <= KEPT_BYTES) {
+      record.answers.push([record.count, kind, payload]);
+      record.bytes += payload.length;
     }
-    kept.count += 1;
+    record.count += 1;
     send(kind, payload);
   }
 
@@ -97,11 +104,11 @@
     }
   }
 
-  function bundle(found, main) {
-    if (kept.count >= MAX_RESULTS) {
-      if (kept.count === MAX_RESULTS) {
+  function bundle(record, found, main) {
+    if (record.count >= MAX_RESULTS) {
+      if (record.count === MAX_RESULTS) {
         process.stderr.write(`display: only the first ${MAX_RESULTS} results of a run are kept\n`);
-        numbered('R', ['0', 'text/plain', '\u2026']);
+        numbered(record, 'R', ['0', 'text/plain', '\u2026']);
       }
       return;
     }
@@ -114,10 +121,10 @@
       fields.push(name, data);
     }
     if (fields.length === 1) fields.push('text/plain', `(a result of more than ${BUNDLE_BYTES} bytes)`);
-    numbered('R', fields);
+    numbered(record, 'R', fields);
   }
 
-  async function show(value, main) {
+  async function show(record, value, main) {
     let found = {};
     if (value !== null && (typeof value === 'object' || typeof value === 'function')) {
       if (typeof value[BUNDLE] === 'function') found = { ...(await value[BUNDLE]()) };
@@ -126,12 +133,12 @@
     if (found['text/plain'].length > TEXT_CHARACTERS) {
       found['text/plain'] = found['text/plain'].slice(0, TEXT_CHARACTERS) + '\u2026';
     }
-    bundle(found, main);
+    bundle(record, found, main);
   }
 
   class Exit extends Error {}
 
-  function fail(error) {
+  function fail(record, error) {
     let name = 'Error', value = '', lines = [];
     try {
       if (error instanceof Error || util.types.isNativeError(error)) {
@@ -147,7 +154,7 @@
       lines = [name];
     }
     if (lines.length > 1000) lines = [...lines.slice(0, 500), '\u2026', ...lines.slice(-499)];
-    numbered('E', [name, value, ...lines].map((text) => Buffer.from(text.slice(0, 65536))));
+    numbered(record, 'E', [name, value, ...lines].map((text) => Buffer.from(text.slice(0, 65536))));
   }
 
   // The prompt of Node itself, which nobody types at.
@@ -205,17 +212,17 @@
   async function run(id, code, variables) {
     showing = [];
     listen();
-    Object.assign(kept, { run: id, answers: [], bytes: 0, count: 0, end: null });
+    const record = kept = recorded(id);
     const before = Object.keys(variables).map((name) => [name, process.env[name]]);
     Object.assign(process.env, variables);
     let status = 0;
     try {
       const broken = new Promise((resolve, reject) => { current = reject; });
       broken.catch(() => {});
-      const work = evaluated(code, `<run ${kept.runs += 1}>`).then(async ([found]) => {
+      const work = evaluated(code, `<run ${runs += 1}>`).then(async ([found]) => {
         const value = util.types.isPromise(found) ? await found : found;
         await Promise.all(showing);
-        if (value !== undefined && !code.trimEnd().endsWith(';')) await show(value, true);
+        if (value !== undefined && !code.trimEnd().endsWith(';')) await show(record, value, true);
       });
       work.catch(() => {});
       await Promise.race([broken, work]);
@@ -224,7 +231,7 @@
         status = error.status;
       } else {
         status = error && error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? SIGINT_STATUS : 1;
-        fail(error);
+        fail(record, error);
       }
     } finally {
       current = null;
@@ -233,15 +240,15 @@
       if (value === undefined) delete process.env[name];
       else process.env[name] = value;
     }
-    kept.end = Buffer.from(`${kept.run} ${status} ${kept.count} ${kept.runs}`);
-    send('D', kept.end);
+    record.end = Buffer.from(`${record.run} ${status} ${record.count} ${runs}`);
+    send('D', record.end);
     if (asked !== null) setImmediate(request, 'S', asked);
     asked = null;
   }
 
   function again(id, seen) {
     if (id !== kept.run || kept.end === null) {
-      send('S', Buffer.from(`${kept.runs} 1`));
+      send('S', Buffer.from(`${runs} 1`));
       return;
     }
     for (const [number, kind, payload] of kept.answers) if (number >= seen) send(kind, payload);
@@ -290,9 +297,9 @@
   global.display = (...values) => {
     for (const value of values) {
       if (value !== null && typeof value === 'object' && value.raw === true && typeof value.data === 'object') {
-        bundle(value.data, false);
+        bundle(kept, value.data, false);
       } else {
-        showing.push(show(value, false));
+        showing.push(show(kept, value, false));
       }
     }
     return undefined;
