@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/concepts/lifecycle.md from the table in `traforo.worker.lifecycles`.
+"""Writes the generated parts of docs/concepts/lifecycle.md from the table in `traforo.worker.sandboxes.lifecycles`.
 
 Run it from the repository's root: `.venv/bin/python -m tools.lifecycle_page`.
 """
@@ -6,7 +6,7 @@ Run it from the repository's root: `.venv/bin/python -m tools.lifecycle_page`.
 import re
 from pathlib import Path
 
-from traforo.worker import lifecycles
+from traforo.worker.sandboxes import lifecycles
 
 PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "lifecycle.md"
 

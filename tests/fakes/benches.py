@@ -21,21 +21,18 @@ from traforo.api import applications, limits, servers
 from traforo.domain import clocks, errors, ids, specs, states
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import metrics
-from traforo.worker import (
-    commands,
-    contexts,
-    entries,
-    execs,
-    files,
-    records,
-    routes_code,
-    routes_execs,
-    routes_files,
-    routes_streams,
-    routes_terminals,
-)
+from traforo.worker.execs import commands, execs
+from traforo.worker.files import files
 from traforo.worker.interpreters import services
+from traforo.worker.journal import records
+from traforo.worker.routes import code as routes_code
+from traforo.worker.routes import contexts
+from traforo.worker.routes import execs as routes_execs
+from traforo.worker.routes import files as routes_files
+from traforo.worker.routes import streams as routes_streams
+from traforo.worker.routes import terminals as routes_terminals
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries
 
 RESOURCES = specs.Resources(cpu=1, memory_mib=64, disk_mib=32, pids=64)
 

@@ -19,23 +19,17 @@ from traforo.api import applications, replays, tokens
 from traforo.domain import errors, ids, specs, states
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import metrics
-from traforo.worker import (
-    admissions,
-    chronicles,
-    contexts,
-    doors,
-    entries,
-    gauges,
-    journals,
-    routes_observations,
-    routes_sandboxes,
-    starts,
-    supervisors,
-    usages,
-)
+from traforo.worker import gauges
+from traforo.worker.capacity import admissions, usages
 from traforo.worker.interpreters import services
+from traforo.worker.journal import journals
+from traforo.worker.outputs import chronicles
 from traforo.worker.ports import gates, proxies, publications
+from traforo.worker.routes import contexts, doors
+from traforo.worker.routes import observations as routes_observations
+from traforo.worker.routes import sandboxes as routes_sandboxes
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries, starts, supervisors
 
 HOST = admissions.Host(cpu_milli=8000, memory_mib=16_384, disk_mib=10_000)
 SECRET = "a secret of at least thirty-two bytes"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tests.fakes import peers
 from tests.faults import clients, planes, storms
-from traforo.worker.packets import Down, Up
+from traforo.worker.execs.packets import Down, Up
 
 
 class Follower:

@@ -1,4 +1,4 @@
-"""States of a sandbox and of an exec, and the reasons they end. Transitions are in `traforo.worker.lifecycles`."""
+"""States of a sandbox and of an exec, and the reasons they end. Transitions are in `worker.sandboxes.lifecycles`."""
 
 from __future__ import annotations
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from urllib import parse
 
 from traforo.api import applications, limits
-from traforo.worker import (
-    contexts,
-    routes_code,
-    routes_execs,
-    routes_files,
-    routes_observations,
-    routes_ports,
-    routes_sandboxes,
-    routes_streams,
-    routes_terminals,
-)
+from traforo.worker.routes import code as routes_code
+from traforo.worker.routes import contexts
+from traforo.worker.routes import execs as routes_execs
+from traforo.worker.routes import files as routes_files
+from traforo.worker.routes import observations as routes_observations
+from traforo.worker.routes import ports as routes_ports
+from traforo.worker.routes import sandboxes as routes_sandboxes
+from traforo.worker.routes import streams as routes_streams
+from traforo.worker.routes import terminals as routes_terminals
 
 DESCRIPTION = "Sandboxes of one host: their lives, what runs in them, their files."
 

@@ -10,22 +10,17 @@ from traforo.api import replays, tokens
 from traforo.domain import clocks
 from traforo.settings import worker
 from traforo.telemetry import metrics
-from traforo.worker import (
-    admissions,
-    chronicles,
-    contexts,
-    doors,
-    execs,
-    files,
-    gauges,
-    holdings,
-    journals,
-    supervisors,
-    usages,
-)
+from traforo.worker import gauges
+from traforo.worker.capacity import admissions, usages
+from traforo.worker.execs import execs
+from traforo.worker.files import files
 from traforo.worker.interpreters import services
+from traforo.worker.journal import journals
+from traforo.worker.outputs import chronicles
 from traforo.worker.ports import gates, proxies, publications
+from traforo.worker.routes import contexts, doors
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import holdings, supervisors
 
 JOURNAL = "journal.sqlite3"
 """Name of the journal in the state directory."""

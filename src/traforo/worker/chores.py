@@ -12,8 +12,11 @@ from typing import Protocol
 
 from traforo.domain import errors, specs, states
 from traforo.telemetry import logs
-from traforo.worker import commands, contexts, resources, starts
+from traforo.worker.capacity import resources
+from traforo.worker.execs import commands
+from traforo.worker.routes import contexts
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import starts
 
 COLLECT_SECONDS = 600.0
 """Time between two looks for images that nothing needs any more."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from traforo.domain import states
 from traforo.telemetry import labels, metrics
-from traforo.worker import admissions, entries
+from traforo.worker.capacity import admissions
+from traforo.worker.sandboxes import entries
 
 
 class Gauges:

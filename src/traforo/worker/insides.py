@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from traforo.domain import errors
-from traforo.worker import entries
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries
 
 
 def files(entry: entries.Entry) -> contract.Files:

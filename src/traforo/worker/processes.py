@@ -20,8 +20,10 @@ from traforo.api import servers
 from traforo.domain import clocks, errors
 from traforo.settings import worker
 from traforo.telemetry import logs
-from traforo.worker import admissions, app, assemblies, capacities, chores, contexts, drivers, registrations
+from traforo.worker import app, assemblies, chores, drivers, registrations
+from traforo.worker.capacity import admissions, capacities
 from traforo.worker.images import stores
+from traforo.worker.routes import contexts
 from traforo.worker.runtimes import contract
 
 LOCK = "lock"

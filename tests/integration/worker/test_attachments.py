@@ -13,8 +13,10 @@ from tests.fakes import benches, peers
 from tests.fakes.peers import BINARY, PING, TEXT, frame
 from traforo.api import schemas
 from traforo.domain import specs
-from traforo.worker import execs, framelogs, routes_streams
-from traforo.worker.packets import Down, Up
+from traforo.worker.execs import execs
+from traforo.worker.execs.packets import Down, Up
+from traforo.worker.outputs import framelogs
+from traforo.worker.routes import streams as routes_streams
 
 
 @pytest.fixture

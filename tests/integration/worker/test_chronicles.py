@@ -12,7 +12,8 @@ import pytest
 
 from tests.fakes import benches
 from traforo.domain import clocks, errors, states
-from traforo.worker import chronicles, execs, framelogs, merges
+from traforo.worker.execs import execs
+from traforo.worker.outputs import chronicles, framelogs, merges
 
 HOST = clocks.SystemClock()
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import benches
 from traforo.domain import errors
-from traforo.worker import codes
+from traforo.worker.execs import codes
 
 RUNTIMES = [
     "python",

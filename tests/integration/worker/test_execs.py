@@ -12,7 +12,8 @@ import pytest
 
 from tests.fakes import benches, runtimes
 from traforo.domain import errors, states
-from traforo.worker import blanks, boxes, execs, framelogs
+from traforo.worker.execs import boxes, execs
+from traforo.worker.outputs import blanks, framelogs
 from traforo.worker.runtimes import contract
 
 

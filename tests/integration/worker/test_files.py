@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import benches
 from traforo.domain import errors
-from traforo.worker import descriptors, files
+from traforo.worker.files import descriptors, files
 from traforo.worker.runtimes import contract
 
 

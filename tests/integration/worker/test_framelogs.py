@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from traforo.worker import framelogs, frames
+from traforo.worker.outputs import framelogs, frames
 
 TAKER = """
 import os, select, sys, time

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from tests.fakes import benches
 from traforo.api import schemas
 from traforo.domain import errors, specs
-from traforo.worker import controls, execs, frames, outcomes
+from traforo.worker.execs import controls, execs, outcomes
+from traforo.worker.outputs import frames
 
 
 @pytest.fixture

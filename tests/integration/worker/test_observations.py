@@ -15,7 +15,8 @@ from tests.fakes import runtimes, workers
 from traforo.api import schemas
 from traforo.domain import errors
 from traforo.settings import worker as settings_worker
-from traforo.worker import leases, processes
+from traforo.worker import processes
+from traforo.worker.sandboxes import leases
 
 
 class Images(workers.FakeImages):

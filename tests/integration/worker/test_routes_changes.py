@@ -14,7 +14,7 @@ from tests.fakes import benches, runtimes
 from tests.integration.worker import test_processes as workers
 from tests.integration.worker import test_routes_execs as shared
 from traforo.api import schemas
-from traforo.worker import changes
+from traforo.worker.files import changes
 
 bench = shared.bench
 client = shared.client

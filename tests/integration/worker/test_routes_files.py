@@ -14,7 +14,8 @@ from tests.fakes import benches
 from tests.integration.worker import test_routes_execs as shared
 from traforo.api import bodies, downloads, schemas
 from traforo.domain import errors
-from traforo.worker import files, routes_paths
+from traforo.worker.files import files
+from traforo.worker.routes import paths as routes_paths
 
 RAW = {"content-type": "application/octet-stream"}
 bench = shared.bench

@@ -14,7 +14,7 @@ from tests.fakes import benches
 from tests.integration.worker import test_routes_execs as shared
 from traforo.api import downloads, schemas
 from traforo.domain import errors
-from traforo.worker import replacements
+from traforo.worker.files import replacements
 from traforo.worker.runtimes import contract
 
 bench = shared.bench

@@ -20,7 +20,7 @@ from tests.fakes import benches
 from tests.integration.worker import test_routes_execs as shared
 from traforo.api import schemas
 from traforo.domain import errors
-from traforo.worker import searches, walks
+from traforo.worker.files import searches, walks
 
 bench = shared.bench
 client = shared.client
@@ -163,7 +163,7 @@ async def test_a_file_that_grows_while_it_is_copied(
     bench: benches.Bench, client: httpx2.AsyncClient, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy is as long as the file was at the beginning, and ends."""
-    from traforo.worker import descriptors
+    from traforo.worker.files import descriptors
 
     real = descriptors.copy
 

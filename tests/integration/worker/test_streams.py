@@ -18,7 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.fakes import benches
 from traforo.domain import specs
-from traforo.worker import execs, framelogs, frames, outcomes, routes_streams, runs, streams
+from traforo.worker.execs import execs, outcomes, runs, streams
+from traforo.worker.outputs import framelogs, frames
+from traforo.worker.routes import streams as routes_streams
 
 GIBIBYTE = 1 << 30
 

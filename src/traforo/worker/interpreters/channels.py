@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from traforo.worker import frames
 from traforo.worker.interpreters import marks
+from traforo.worker.outputs import frames
 from traforo.worker.runtimes import contract
 
 PIECE_BYTES = 256 * 1024

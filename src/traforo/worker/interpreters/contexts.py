@@ -15,9 +15,12 @@ from collections import deque
 from typing import Any
 
 from traforo.domain import clocks, errors, states
-from traforo.worker import entries, execs, frames, outcomes, tasks
+from traforo.worker import tasks
+from traforo.worker.execs import execs, outcomes
 from traforo.worker.interpreters import channels, labels, languages, marks, messages, runs
+from traforo.worker.outputs import frames
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries
 
 MAX_QUEUED = 100
 """Runs that wait in one context."""

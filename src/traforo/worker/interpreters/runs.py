@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from traforo.worker import activities, runs
+from traforo.worker.execs import runs
 from traforo.worker.interpreters import messages
+from traforo.worker.sandboxes import activities
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """JSON of results that an answer carries; frames carry all of them."""

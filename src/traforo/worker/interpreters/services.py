@@ -18,10 +18,12 @@ from typing import Any
 import ulid
 
 from traforo.domain import clocks, errors, states
-from traforo.worker import commands, entries, execs, outcomes, tasks
-from traforo.worker import runs as worker_runs
+from traforo.worker import tasks
+from traforo.worker.execs import commands, execs, outcomes
+from traforo.worker.execs import runs as worker_runs
 from traforo.worker.interpreters import contexts, labels, languages, marks, runs
 from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries
 
 MAX_CONTEXTS = 100
 """Contexts of one sandbox."""

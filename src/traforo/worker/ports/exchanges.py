@@ -18,8 +18,8 @@ from starlette.responses import Response
 
 from traforo.api import protocols
 from traforo.domain import errors, ids
-from traforo.worker import activities
 from traforo.worker.ports import answers, gates, heads, pools, targets, tunnels, upstreams
+from traforo.worker.sandboxes import activities
 
 BUFFER_BYTES = 64 * 1024
 """Bytes of a body that wait for a connection into the sandbox before the caller has to wait."""

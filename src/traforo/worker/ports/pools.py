@@ -13,8 +13,8 @@ import socket
 from collections.abc import Callable
 
 from traforo.domain import errors
-from traforo.worker import entries
 from traforo.worker.ports import upstreams
+from traforo.worker.sandboxes import entries
 
 MAX_CONNECTIONS = 512
 """Most connections into one sandbox at once."""

@@ -17,8 +17,9 @@ from traforo.api import problems, protocols
 from traforo.domain import errors, states
 from traforo.settings import worker as settings_worker
 from traforo.telemetry import logs, metrics
-from traforo.worker import activities, entries, rosters, tasks
+from traforo.worker import tasks
 from traforo.worker.ports import exchanges, gates, heads, pools, publications, targets, upstreams
+from traforo.worker.sandboxes import activities, entries, rosters
 
 MAX_LOGGED_PATH = 512
 """Characters of a path in the log."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traforo.worker import execs
+from traforo.worker.execs import execs
 from traforo.worker.interpreters import marks, messages
 
 RUN = "01M80NJB88BF2KGWBTHYNB2H5X"

@@ -1,0 +1,1 @@
+"""What a host has, what sandboxes may take of it, and what they use."""

@@ -1,0 +1,1 @@
+"""Commands in sandboxes: started, fed, followed while they run and asked about afterwards."""
