@@ -136,6 +136,8 @@ def _default(leaf: sources.Leaf) -> str:
         return f"`{_largest(value, ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')))}`"
     if any(getattr(one, "func", None) is quantities.size for one in found):
         return f"`{_largest(value, ((2**30, 'GiB'), (2**20, 'MiB'), (2**10, 'KiB'), (1, 'B')))}`"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

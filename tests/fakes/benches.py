@@ -60,6 +60,9 @@ class FakeJournal:
     def drop_exec(self, exec_id: str) -> None:
         self.known.pop(exec_id, None)
 
+    async def flush(self) -> None:
+        await until(lambda: not self.held)
+
 
 @dataclass
 class FakeContext:
@@ -102,6 +105,8 @@ class Bench:
         self.journal = FakeJournal()
         self.files = files.Files()
         self.entry: entries.Entry
+        self.claims: Callable[[entries.Entry, contract.RunningExec], bool] | None = None
+        """Who takes over commands after a crash; None is the interpreters."""
         self._worker()
 
     def _worker(self) -> None:
@@ -114,7 +119,7 @@ class Bench:
             limits=self.kept,
         )
         self.interpreters = services.Interpreters(self.execs, clocks.SystemClock())
-        self.execs.claim = self.interpreters.claim
+        self.execs.claim = self.claims or self.interpreters.claim
 
     async def start(self) -> None:
         """Make the sandbox."""

@@ -181,6 +181,7 @@ class FakeWorker:
             ttl_seconds=changes.pop("ttl_seconds", 60.0),
             env=changes.pop("env", {}),
             idle_seconds=changes.pop("idle_seconds", None),
+            prepare=changes.pop("prepare", ()),
         )
         return starts.Creation(spec=spec, accepted_at=self.clock.monotonic(), **changes)
 

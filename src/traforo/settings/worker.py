@@ -88,6 +88,13 @@ class WorkerSettings(groups.ProcessSettings):
     """Longest time limit in seconds that a create or a renewal may ask for: seven days."""
     default_pids: Annotated[int, Field(ge=2, le=4_194_304)] = 512
     """Processes and threads that a sandbox may have at once when its create names no number."""
+    warm_sandboxes: Annotated[int, Field(ge=0, le=1000)] = 4
+    """Most sandboxes that wait ahead of demand with interpreters that are ready, for creates with `prepare` like those
+    of the last hour; each takes the memory of its interpreters. 0: none. They yield to other creates."""
+    prepare_modules: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,99}$")], ...], Field(max_length=100)
+    ] = ("numpy",)
+    """Modules that a prepared Python imports while nobody waits for it, where the image has them."""
     max_body_bytes: Annotated[quantities.Bytes, Field(ge=1024)] = MIB
     """Largest request body in bytes, where a route has no limit of its own."""
     max_code_body_bytes: Annotated[quantities.Bytes, Field(ge=1024)] = 2 * MIB

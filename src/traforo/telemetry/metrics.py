@@ -197,7 +197,7 @@ class WorkerMetrics(ProcessMetrics):
         )
         self.worker_warmup_failures_total = self._counter(
             "worker_warmup_failures_total",
-            "Images that could not be made ready at start, by reason.",
+            "Images that could not be made ready at start, and sandboxes ahead of demand, by reason.",
             ["reason"],
         )
         self.worker_warm_hit_total = self._counter("worker_warm_hit_total", "Creates that claimed a waiting sandbox.")

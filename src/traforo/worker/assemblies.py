@@ -55,7 +55,7 @@ async def assemble(
         settings.state_dir / EXECS, clock=clock, journal=journal, metrics=measured, limits=execs.limits(settings)
     )
     runs.restore(left.execs)
-    coders = services.Interpreters(runs, clock)
+    coders = services.Interpreters(runs, clock, settings.prepare_modules)
     await coders.load()
     runs.claim = coders.claim
     shown = gauges.Gauges(measured)
@@ -70,6 +70,8 @@ async def assemble(
         gauges=shown,
         clock=clock,
     )
+
+    supervisor.warm = coders.warm_up
 
     async def close() -> None:
         await supervisor.close(keep=ending.keep)

@@ -19,18 +19,28 @@ class Gauges:
     def __init__(self, worker: metrics.WorkerMetrics) -> None:
         self._metrics = worker
         self._ready: dict[tuple[str, str, float], Any] = {}
+        self._target = 0
 
         self._ended = {
             reason: worker.worker_sandboxes_ended_total.labels(reason=reason.value) for reason in states.EndReason
         }
 
     def totals(self, host: admissions.Host) -> None:
-        """Tell what this worker may give away. Nothing waits ahead of demand yet, and the gauges say so."""
+        """Tell what this worker may give away."""
         self._metrics.worker_cpu_total_cores.set(host.cpu_milli / admissions.MILLI)
         self._metrics.worker_memory_total_mib.set(host.memory_mib)
-        self._metrics.worker_sandboxes_warm_ready.set(0)
-        self._metrics.worker_sandboxes_warm_target.set(0)
-        self._metrics.worker_sandboxes_warm_deficit.set(0)
+        self.warm(0, 0)
+
+    def warm(self, ready: int, target: int | None = None) -> None:
+        """Tell how many sandboxes wait ahead of demand, and if it has changed how many should."""
+        self._target = self._target if target is None else target
+        self._metrics.worker_sandboxes_warm_ready.set(ready)
+        self._metrics.worker_sandboxes_warm_target.set(self._target)
+        self._metrics.worker_sandboxes_warm_deficit.set(max(0, self._target - ready))
+
+    def warm_failed(self, reason: str) -> None:
+        """Count a sandbox that could not be made ahead of demand."""
+        self._metrics.worker_warmup_failures_total.labels(reason=reason).inc()
 
     def refresh(self, ledger: admissions.Ledger) -> None:
         """Tell what is allocated now."""
@@ -50,7 +60,10 @@ class Gauges:
             if len(self._ready) < 1000:  # callers choose cpu freely
                 self._ready[key] = series
         series.observe(seconds)
-        self._metrics.worker_warm_miss_total.inc()
+        if entry.start_type is states.StartType.WARM:
+            self._metrics.worker_warm_hit_total.inc()
+        else:
+            self._metrics.worker_warm_miss_total.inc()
 
     def ended(self, reason: states.EndReason) -> None:
         """Count one end."""

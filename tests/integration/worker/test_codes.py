@@ -48,7 +48,7 @@ def coder(bench: benches.Bench, tmp_path: Path) -> codes.Codes:
     inside = bench.root / str(place).lstrip("/")
     inside.mkdir(parents=True)
     place.symlink_to(inside)
-    return codes.Codes(bench.execs, bench.files, str(place))
+    return codes.Codes(bench.execs, bench.files, directory=str(place))
 
 
 def code(text: str, runtime: str, **options: Any) -> codes.Code:

@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from tests.fakes import benches
 from traforo.api import schemas
 from traforo.domain import errors, specs
-from traforo.worker.execs import controls, execs, outcomes
+from traforo.worker.execs import controls, execs, outcomes, pumps
 from traforo.worker.outputs import frames
+from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries
 
 
 @pytest.fixture
@@ -347,8 +349,14 @@ async def test_recorded_values_of_any_size(bench: benches.Bench) -> None:
     bench.execs.conclude(run, outcomes.Outcome(outcomes.LOST.end, None, None))
 
 
+def claimed(entry: entries.Entry, running: contract.RunningExec) -> bool:
+    """Take over a command, whatever it is."""
+    pumps.close(running)
+    return entry.live
+
+
 async def test_recorded_over_a_restart(bench: benches.Bench) -> None:
-    """What its maker cannot go on with is lost; with a kept exec in the sandbox it goes on, and keeps its output."""
+    """What its maker cannot go on with is lost; where somebody claims a command it goes on, and keeps its output."""
     alone = bench.execs.record(bench.entry, command="x", runtime=None, context_id="ctx_1", timeout_ms=None)
     bench.execs.feed(alone, frames.Kind.STDOUT, b"so far")
     await benches.until(lambda: alone.id in bench.journal.known)
@@ -356,12 +364,12 @@ async def test_recorded_over_a_restart(bench: benches.Bench) -> None:
     assert (await bench.execs.result(bench.execs.get(bench.entry, alone.id)))["end"] == "lost"
     assert (await bench.execs.result(bench.execs.get(bench.entry, alone.id)))["stdout"] == "so far"
 
-    kernel = await bench.execs.start(bench.entry, specs.ExecSpec(("sleep", "100"), tag="ctx_2"), hidden=True, kept=True)
+    kernel = await bench.execs.start(bench.entry, specs.ExecSpec(("sleep", "100")), hidden=True)
+    bench.claims = claimed
     second = bench.execs.record(bench.entry, command="x", runtime=None, context_id="ctx_2", timeout_ms=None)
     bench.execs.feed(second, frames.Kind.STDOUT, b"one ")
     await benches.until(lambda: second.id in bench.journal.known)
     await bench.crash()
-    assert [(run.id, run.tag, run.hidden) for run in bench.execs.kept(bench.entry)] == [(kernel.id, "ctx_2", True)]
     (found,) = bench.execs.recorded(bench.entry)
     bench.execs.feed(found, frames.Kind.STDOUT, b"two")
     bench.execs.conclude(found, outcomes.Outcome(outcomes.LOST.end, None, None))

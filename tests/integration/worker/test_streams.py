@@ -18,9 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.fakes import benches
 from traforo.domain import specs
-from traforo.worker.execs import execs, outcomes, runs, streams
+from traforo.worker.execs import execs, outcomes, pumps, runs, streams
 from traforo.worker.outputs import framelogs, frames
 from traforo.worker.routes import streams as routes_streams
+from traforo.worker.runtimes import contract
+from traforo.worker.sandboxes import entries
 
 GIBIBYTE = 1 << 30
 
@@ -187,6 +189,12 @@ async def test_a_lot(tmp_path: Path) -> None:
     assert got.hexdigest() == wanted.hexdigest()
 
 
+def claimed(entry: entries.Entry, running: contract.RunningExec) -> bool:
+    """Take over a command, whatever it is."""
+    pumps.close(running)
+    return entry.live
+
+
 class Reader:
     """A client that reads as far as it is let, and remembers what it was told."""
 
@@ -221,7 +229,8 @@ class Following(RuleBasedStateMachine):
         self.bench = benches.Bench(Path(self.place.name), kept)
         await self.bench.start()
         kernel = specs.ExecSpec(("sleep", "1000"))
-        await self.bench.execs.start(self.bench.entry, kernel, hidden=True, kept=True)
+        await self.bench.execs.start(self.bench.entry, kernel, hidden=True)
+        self.bench.claims = claimed
         self.run = self.bench.execs.record(
             self.bench.entry, command="x", runtime=None, context_id="ctx_1", timeout_ms=None
         )

@@ -41,7 +41,8 @@ class SandboxCreate(fields.RequestModel):
     on_expiry: Literal["kill"] = "kill"
     """What happens when its lease or its idle limit is over."""
     prepare: Annotated[list[Literal["python", "node", "bash"]], Field(max_length=3)] = Field(default_factory=list)
-    """Languages whose interpreters are made ready before anybody asks for them."""
+    """Languages whose interpreters are made ready before anybody asks for them. Such sandboxes may themselves be made
+    ahead (`start_type` is `warm` then)."""
     env: fields.Env = Field(default_factory=dict)
     """Environment of everything that runs in it."""
     metadata: fields.Metadata = Field(default_factory=dict)

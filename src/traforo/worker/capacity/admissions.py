@@ -119,6 +119,18 @@ class Ledger:
             raise _refusal("disk", wanted.disk_mib, limits.disk_mib - held.disk_mib)
         self._take(key, wanted)
 
+    def check_spare(self, wanted: Demand) -> None:
+        """Raise `NoCapacity` unless at least half of everything would still be free with this on top."""
+        held, limits = self.allocated, self.caps
+        for resource, after, cap in (
+            ("sandboxes", len(self._held) + 1, limits.live),
+            ("cpu", held.cpu_milli + wanted.cpu_milli, limits.cpu_milli),
+            ("memory", held.memory_mib + wanted.memory_mib, limits.memory_mib),
+            ("disk", held.disk_mib + wanted.disk_mib, limits.disk_mib),
+        ):
+            if 2 * after > cap:
+                raise _refusal(resource, after, cap // 2)
+
     def restore(self, key: str, wanted: Demand) -> None:
         """Reserve for a sandbox that already runs, whatever the caps say: what was acknowledged exists."""
         if key in self._held:

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from traforo.domain import errors, ids, specs, states
 from traforo.worker import tasks
@@ -77,6 +77,14 @@ class Code:
     user: str | None = None
 
 
+class Script(Protocol):
+    """Somebody who may have a Python that runs already; `interpreters.services.Interpreters.script` is one."""
+
+    def __call__(self, entry: entries.Entry, wanted: specs.ExecSpec, path: str, code: str) -> execs.Exec | None:
+        """Run code as a script that is kept at `path`; None, and nothing has happened, where that cannot be."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Started:
     """Code that runs."""
@@ -89,9 +97,12 @@ class _Started:
 class Codes:
     """Runs code in sandboxes."""
 
-    def __init__(self, runner: execs.Execs, store: files.Files, directory: str = DIRECTORY) -> None:
+    def __init__(
+        self, runner: execs.Execs, store: files.Files, script: Script | None = None, directory: str = DIRECTORY
+    ) -> None:
         self._execs = runner
         self._files = store
+        self._script = script
         self._directory = directory
         self._tasks = tasks.Tasks()
 
@@ -127,6 +138,11 @@ class Codes:
         """Put the code into a file and start its interpreter; leaves no file when that fails."""
         language = LANGUAGES[code.runtime]
         path = f"{self._directory}/{ids.new_exec_id()}{language.suffix}"
+        if code.runtime == "python" and self._script is not None:
+            program = language.programs[0]
+            run = self._script(entry, _spec(code, (program, path), code.timeout_ms), path, code.text)
+            if run is not None:
+                return _Started(run, program, path)
         content = files.pieces(code.text.encode())
         await self._files.write(entry, path, content, user=code.user, mode=0o600, exclusive=True)
         try:

@@ -45,8 +45,6 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_ms: int | None = None
     hidden: bool = False
     """One of our own, which no list shows."""
-    kept: bool = False
-    """Hidden, and not to be killed by the worker that finds it."""
     tag: str | None = None
     background: bool = False
     tty: bool = False

@@ -89,12 +89,10 @@ class Execs:
 
     # ------------------------------------------------------------------------------------------- starting
 
-    async def start(
-        self, entry: entries.Entry, wanted: specs.ExecSpec, *, hidden: bool = False, kept: bool = False
-    ) -> Exec:
+    async def start(self, entry: entries.Entry, wanted: specs.ExecSpec, *, hidden: bool = False) -> Exec:
         """Start a command and return when it runs. A `hidden` one is in no list, and its caller forgets or shows it.
 
-        A worker that comes later kills hidden ones, but for those that are to be `kept`: it lists them in `kept`.
+        A worker that comes later kills hidden ones.
 
         Raises `StartFailed` (with `exec_id`; nothing ran and nothing is remembered), `NotFound` (user), `Conflict`,
         `RateLimited`, `TooLarge`.
@@ -103,19 +101,8 @@ class Execs:
         if self._journal.full:
             await self._journal.room()
         sandbox = self._sandbox(entry)
-        run = Exec(
-            ids.new_exec_id(),
-            entry.text_id,
-            commands.shown(wanted),
-            self._clock.now(),
-            runtime=wanted.runtime,
-            timeout_ms=wanted.timeout_ms,
-            hidden=hidden,
-            kept=kept,
-            tag=wanted.tag,
-            background=wanted.background,
-            tty=wanted.terminal is not None,
-        )
+        run = self._new(entry, wanted)
+        run.hidden = hidden
         asked = commands.start(wanted, entry, _label(run, stdin_given=wanted.stdin and not wanted.stdin_open))
         box = self._box(entry)
         box.reserve()
@@ -135,6 +122,40 @@ class Execs:
         if box.dead is not None and not running.ended.done():  # the sandbox died meanwhile, and its burial is over
             self._watch.end(box, run, contract.ExecExit())
         return run
+
+    def take(
+        self,
+        entry: entries.Entry,
+        wanted: specs.ExecSpec,
+        became: str,
+        become: Callable[[], contract.RunningExec | None],
+    ) -> Exec | None:
+        """Take in a command whose process is there already: `become` turns the interpreter `became` into it.
+
+        None, and nothing has happened, where that cannot be now. Raises `Conflict`, `RateLimited`.
+        """
+        self._sandbox(entry)
+        if self._journal.full:
+            return None
+        accepted = self._clock.monotonic()
+        box = self._box(entry)
+        box.reserve()
+        try:
+            running = become()
+        finally:
+            box.starting -= 1
+        if running is None:
+            return None
+        self._start_duration.observe(self._clock.monotonic() - accepted)
+        run = self._new(entry, wanted)
+        run.became, run.began = became, accepted
+        run.log = self._store.new(run, box.budget)
+        self._watch.attach(box, run, running)
+        return run
+
+    def go_on(self, entry: entries.Entry, run: Exec, running: contract.RunningExec) -> None:
+        """Watch over a command of `take` again, which an earlier worker took in and `recorded` gave."""
+        self._watch.attach(self._box(entry), run, running)
 
     def record(
         self,
@@ -170,6 +191,12 @@ class Execs:
         self._watch.begin(box, run)
         return run
 
+    async def keep(self, run: Exec) -> None:
+        """Return when a crash would not make an exec unknown: of those of `record` and `take` no runtime knows."""
+        if run.context_id is not None or run.became is not None:
+            self._journal.put_exec(run.record())
+            await self._journal.flush()
+
     def feed(self, run: Exec, kind: frames.Kind, payload: bytes) -> None:
         """Add output (`STDOUT`, `STDERR`) or one whole value (`RESULT`, JSON text) to an exec of `record`.
 
@@ -200,19 +227,13 @@ class Execs:
         if box is not None:
             self._watch.conclude(box, run, outcome)
 
-    def kept(self, entry: entries.Entry) -> list[Exec]:
-        """Return the hidden execs of a sandbox that are to be kept and run."""
-        box = self._boxes.get(entry.text_id)
-        return [] if box is None else [run for run in box.running.values() if run.kept]
-
     def recorded(self, entry: entries.Entry) -> list[Exec]:
-        """Return the execs of `record` that have not ended.
+        """Return the execs of `record`, and after a restart those of `take`, that nobody watches and that have no end.
 
-        After a restart of the worker those of a sandbox with a `kept` exec go on: somebody has to feed and conclude
-        them. Without one they are lost.
+        After a restart they are left to whoever has a `claim` in their sandbox, and lost where nobody has.
         """
         box = self._boxes.get(entry.text_id)
-        return [] if box is None else [run for run in box.running.values() if run.context_id is not None]
+        return [] if box is None else [run for run in box.running.values() if _recorded(run)]
 
     def show(self, entry: entries.Entry, run: Exec) -> None:
         """Let a hidden exec that has ended be read like any other."""
@@ -379,9 +400,8 @@ class Execs:
                 going_on = True
             else:
                 await self._adopt_one(box, running)
-        going_on = going_on or any(run.kept for run in box.running.values())
         for run in [run for run in box.running.values() if run.running is None]:
-            if run.context_id is not None and going_on:
+            if _recorded(run) and going_on:
                 await self._store.recover(run, box.budget)
                 self._watch.resume(box, run)
             else:
@@ -395,7 +415,7 @@ class Execs:
             await self._watch.abandon(running, kill=False)
             return
         run = box.get(label.exec_id) or _from_label(box, label)
-        if run.outcome is not None or (label.hidden and not label.kept):
+        if run.outcome is not None or label.hidden:
             await self._watch.abandon(running, kill=label.hidden)
             return
         log = await self._store.recover(run, box.budget)
@@ -445,6 +465,19 @@ class Execs:
 
     # ---------------------------------------------------------------------------------------------- parts
 
+    def _new(self, entry: entries.Entry, wanted: specs.ExecSpec) -> Exec:
+        return Exec(
+            ids.new_exec_id(),
+            entry.text_id,
+            commands.shown(wanted),
+            self._clock.now(),
+            runtime=wanted.runtime,
+            timeout_ms=wanted.timeout_ms,
+            tag=wanted.tag,
+            background=wanted.background,
+            tty=wanted.terminal is not None,
+        )
+
     def _box(self, entry: entries.Entry) -> boxes.Box:
         box = self._box_of(entry.text_id)
         box.entry = entry
@@ -477,6 +510,11 @@ class Execs:
         return log
 
 
+def _recorded(run: Exec) -> bool:
+    """Tell whether an exec that runs is no process that we watch by its own label."""
+    return run.context_id is not None or (run.became is not None and run.running is None)
+
+
 def _label(run: Exec, *, stdin_given: bool) -> bytes:
     return commands.encode(
         commands.Label(
@@ -487,7 +525,6 @@ def _label(run: Exec, *, stdin_given: bool) -> bytes:
             runtime=run.runtime,
             timeout_ms=run.timeout_ms,
             hidden=run.hidden,
-            kept=run.kept,
             tag=run.tag,
             background=run.background,
             tty=run.tty,
@@ -505,7 +542,6 @@ def _from_label(box: boxes.Box, label: commands.Label) -> Exec:
         runtime=label.runtime,
         timeout_ms=label.timeout_ms,
         hidden=label.hidden,
-        kept=label.kept,
         tag=label.tag,
         background=label.background,
         tty=label.tty,

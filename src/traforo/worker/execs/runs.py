@@ -59,8 +59,6 @@ class Exec:
     timeout_ms: int | None = None
     hidden: bool = False
     """One of our own: in no list and in no journal."""
-    kept: bool = False
-    """Hidden, and taken over by the next worker instead of killed."""
     tag: str | None = None
     """What its caller calls it."""
     background: bool = False
@@ -69,6 +67,8 @@ class Exec:
     """It runs on a terminal."""
     context_id: str | None = None
     """The interpreter that runs it; then it is no process of its own."""
+    became: str | None = None
+    """The prepared interpreter that became it, by which its process is known after a restart; None for most."""
     pid: int | None = None
     """Process id inside the sandbox; None for what is no process of its own."""
     outcome: outcomes.Outcome | None = None
@@ -183,6 +183,8 @@ class Exec:
             facts["tag"] = self.tag
         if self.context_id is not None:
             facts["context_id"] = self.context_id
+        if self.became is not None:
+            facts["became"] = self.became
         if self.tty:
             facts["tty"] = True
         if self.background:
@@ -220,5 +222,6 @@ def restore(record: records.ExecRecord) -> Exec:
         background=msgspec.convert(facts.get("background", False), bool),
         tty=msgspec.convert(facts.get("tty", False), bool),
         context_id=msgspec.convert(facts.get("context_id"), str | None),
+        became=msgspec.convert(facts.get("became"), str | None),
         pid=msgspec.convert(facts.get("pid"), int | None),
     )

@@ -48,6 +48,10 @@ class Journal(Protocol):
         """Forget an exec."""
         ...
 
+    async def flush(self) -> None:
+        """Return when everything so far is written."""
+        ...
+
 
 class Watch:
     """The watch over all execs of one worker. Belongs to one event loop."""

@@ -8,8 +8,10 @@ as well, so a worker that dies loses none of what is in them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
+import resource
 import struct
 import termios
 import time
@@ -88,6 +90,25 @@ class Channel:
         while left > 0 and not self._closed:
             left -= self._read_output(min(left, PIECE_BYTES)) or left
 
+    def send_at_once(self, pieces: Iterable[bytes]) -> bool:
+        """Write pieces to an interpreter that is quiet; False, and nothing is done, where they would have to wait."""
+        wanted = list(pieces)
+        busy = self._closed or self._waiting or any(map(_pending, (self._stdin, self._stdout, self._stderr)))
+        if busy or len(wanted) > _slots(self._stdin):
+            return False
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is told elsewhere
+            for piece in wanted:
+                os.write(self._stdin, piece)
+        return True
+
+    def give_back(self, running: contract.RunningExec) -> None:
+        """Give the pipes of output back to where they came from: what comes now is for others. Closes the third."""
+        running.stdout, running.stderr = self._stdout, self._stderr
+        for fd in (self._stdout, self._stderr):
+            self._loop.remove_reader(fd)
+        self._stdout = self._stderr = -1
+        self.close()
+
     def close(self) -> None:
         """Let go of the pipes. Idempotent."""
         if self._closed:
@@ -100,7 +121,8 @@ class Channel:
             self._loop.remove_writer(self._stdin)
             self._waiting.clear()
         for fd in (self._stdout, self._stderr):
-            self._loop.remove_reader(fd)
+            if fd >= 0:
+                self._loop.remove_reader(fd)
         for fd in (self._stdin, self._stdout, self._stderr):
             if fd >= 0:
                 os.close(fd)
@@ -176,6 +198,11 @@ class Channel:
 def _pending(fd: int) -> int:
     answer: Any = fcntl.ioctl(fd, termios.FIONREAD, bytes(_INT.size))
     return int(_INT.unpack(answer)[0])
+
+
+def _slots(fd: int) -> int:
+    """Return how many pieces surely fit into an empty pipe: each may take a page."""
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // resource.getpagesize()
 
 
 def _read(fd: int, count: int) -> bytes:

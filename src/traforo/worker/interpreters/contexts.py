@@ -12,6 +12,7 @@ import contextlib
 import functools
 import signal as signals
 from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from traforo.domain import clocks, errors, states
@@ -55,6 +56,8 @@ class Context:
         self.gone = False
         """It was deleted; or its interpreter is a prepared one that nobody has asked for."""
         self.prepared = label.prepared
+        self.doubtful = False
+        """It was taken over as a prepared one and has not answered yet: it may have become a script."""
         self.changing = asyncio.Lock()
         """Orders restarts and deletion."""
         self.execution_count = 0
@@ -110,6 +113,7 @@ class Context:
             running, label.nonce.encode(), on_output=self._output, on_message=functools.partial(self._message, running)
         )
         if adopted:
+            self.doubtful = label.prepared
             self.ready.set_result(None)
         else:
             self._channel.write(self.language.first(label.nonce.encode()))
@@ -135,11 +139,34 @@ class Context:
         else:
             self._next()
 
-    def claim(self) -> None:
-        """Begin to use a prepared interpreter."""
+    def claim(self, env: Mapping[bytes, bytes]) -> None:
+        """Begin to use a prepared interpreter, with variables that it may have been started without."""
         self.prepared = False
         if self._channel is not None:
-            self._channel.write(languages.claim())
+            self._channel.write(languages.claim(env))
+
+    def warm(self, modules: Iterable[str]) -> None:
+        """Have a prepared interpreter import modules; it is `ready` when that is done."""
+        if self._channel is not None and self.ready.done():
+            self.ready = self._loop.create_future()
+            self._channel.write(languages.warm(modules))
+
+    def become(self, pieces: Iterable[bytes]) -> contract.RunningExec | None:
+        """Turn a prepared interpreter into a script: send what asks for it, and give its process away.
+
+        None, and nothing has happened, where it is not ready or that does not go at once.
+        """
+        if self._channel is None or not self.ready.done() or not self._channel.send_at_once(pieces):
+            return None
+        return self.give_away()
+
+    def give_away(self) -> contract.RunningExec | None:
+        """Let go of the process, whose pipes are its own again; None where it has ended."""
+        running, channel = self.running, self._channel
+        if running is not None and channel is not None:
+            channel.give_back(running)
+        self.running = self._channel = None
+        return running
 
     async def kill(self) -> None:
         """End the interpreter and everything it started; return when that is done and recorded."""
@@ -160,6 +187,7 @@ class Context:
             self._channel.close()
             self._channel = None
         self.running = None
+        self._be_ready()
 
     # ------------------------------------------------------------------------------------------------ runs
 
@@ -275,6 +303,7 @@ class Context:
 
     def _unknown(self, run: runs.Run | None, said: messages.Unknown) -> None:
         self.execution_count = said.runs
+        self.doubtful = False
         if self.prepared and said.claimed:
             self.prepared = False
         if run is not None and run.recalled:  # recorded by an earlier worker, which died before it could send it

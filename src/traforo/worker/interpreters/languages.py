@@ -7,7 +7,7 @@ leaves no file in the sandbox.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources, util
 
@@ -134,17 +134,30 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _run(run: str, code: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    pairs = [part for pair in env.items() for part in pair]
-    return marks.request("R", [run.encode(), code, *pairs])
+    return marks.request("R", [run.encode(), code, *_flat(env)])
+
+
+def _flat(env: Mapping[bytes, bytes]) -> list[bytes]:
+    return [part for pair in env.items() for part in pair]
 
 
 def _again(run: str, seen: int) -> Iterator[bytes]:
     return marks.request("S", [run.encode(), b"%d" % seen])
 
 
-def claim() -> Iterator[bytes]:
-    """Give the pieces that tell a prepared interpreter that somebody uses it."""
-    return marks.request("C", [])
+def claim(env: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """Give the pieces that tell a prepared interpreter that somebody uses it, with variables that it lacks."""
+    return marks.request("C", _flat(env))
+
+
+def warm(modules: Iterable[str]) -> Iterator[bytes]:
+    """Give the pieces that ask a prepared Python to import modules; it says again that it is ready."""
+    return marks.request("P", [name.encode() for name in modules])
+
+
+def script(path: str, code: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """Give the pieces that turn a prepared Python into a script: it keeps the code at `path`, runs it and ends."""
+    return marks.request("X", [path.encode(), code, *_flat(env)])
 
 
 def _bash_run(run: str, code: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:

@@ -11,13 +11,13 @@ import asyncio
 import functools
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ulid
 
-from traforo.domain import clocks, errors, states
+from traforo.domain import clocks, errors, specs, states
 from traforo.worker import tasks
 from traforo.worker.execs import commands, execs, outcomes
 from traforo.worker.execs import runs as worker_runs
@@ -33,8 +33,14 @@ REFILL_SECONDS = 0.5
 """How long after a prepared interpreter was taken the next one is started: the first code comes before it."""
 SWEEP_EVERY = 64
 """After so many starts the contexts of dead sandboxes are forgotten."""
+WARM_SECONDS = 1.0
+"""How long a prepared interpreter is left alone for code that comes at once, before it imports what others may want."""
+MAX_SCRIPT = 16 * 1024
+"""Characters of a script that a prepared interpreter takes: they have to fit into its pipe."""
 MAX_SHOWN = 4096
 """Characters of code that are remembered as the command of its exec."""
+_EARLY = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "GLIBC_", "MALLOC_", "OMP_", "OPENBLAS_", "MKL_", "BLIS_", "NUMEXPR_")
+"""Beginnings of the names of variables that are read once, when a process starts or a library is loaded."""
 _ID = re.compile(r"ctx_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -58,9 +64,10 @@ class Creation:
 class Interpreters:
     """The contexts of one worker. Belongs to one event loop."""
 
-    def __init__(self, runner: execs.Execs, clock: clocks.Clock) -> None:
+    def __init__(self, runner: execs.Execs, clock: clocks.Clock, modules: Sequence[str] = ()) -> None:
         self._execs = runner
         self._clock = clock
+        self._modules = modules
         self._boxes: dict[str, dict[str, contexts.Context]] = {}
         self._adopted: list[contexts.Context] = []
         self._starting: dict[str, int] = {}
@@ -94,7 +101,7 @@ class Interpreters:
             await asyncio.wait([preparing])  # it is further than a new one would be
         found = self._prepared(entry, wanted)
         if found is not None:
-            found.claim()
+            found.claim(_encoded_pairs(entry.spec.env))
             asyncio.get_running_loop().call_later(REFILL_SECONDS, self._refill, entry)
         else:
             found = await self._new(entry, wanted)
@@ -117,13 +124,46 @@ class Interpreters:
             self.prepare(entry)
 
     async def _prepare(self, entry: entries.Entry, runtime: str) -> None:
-        await self._new(entry, Creation(runtime), prepared=True)
+        found = await self._new(entry, Creation(runtime), prepared=True)
+        if runtime == "python":
+            asyncio.get_running_loop().call_later(WARM_SECONDS, self._warm, found)
+
+    async def warm_up(self, entry: entries.Entry) -> None:
+        """Start the interpreters that a sandbox is to have ready, and return when nothing is left to do ahead."""
+        for runtime in dict.fromkeys(entry.spec.prepare):
+            found = await self._new(entry, Creation(runtime), prepared=True)
+            if runtime == "python":
+                await _ready(found)
+                self._warm(found)
+            await _ready(found)
+
+    def _warm(self, found: contexts.Context) -> None:
+        """Have a prepared interpreter do ahead what code may ask for, unless somebody was faster."""
+        if found.prepared and not found.dead:
+            found.warm(self._modules)
+
+    def script(self, entry: entries.Entry, wanted: specs.ExecSpec, path: str, code: str) -> worker_runs.Exec | None:
+        """Turn a prepared Python into a script that is kept at `path`, and return the exec that it is now.
+
+        None where there is none that is ready, or code, environment, user or directory want a fresh one. Raises
+        `Conflict`, `RateLimited`.
+        """
+        found = self._prepared(entry, Creation("python", wanted.cwd, {}, wanted.user))
+        if found is None or len(code) > MAX_SCRIPT or not _late(wanted.env):
+            return None
+        pairs = _encoded_pairs({**entry.spec.env, **wanted.env})
+        pieces = languages.script(path, _encoded("code", code), pairs)
+        run = self._execs.take(entry, wanted, found.id, functools.partial(found.become, pieces))
+        if run is not None:
+            self._drop(found)
+            asyncio.get_running_loop().call_later(REFILL_SECONDS, self._refill, entry)
+        return run
 
     def _prepared(self, entry: entries.Entry, wanted: Creation) -> contexts.Context | None:
-        if not wanted.plain:
+        if not wanted.plain or not _late(entry.spec.env):
             return None
         for found in self._boxes.get(entry.text_id, {}).values():
-            if found.prepared and found.label.runtime == wanted.runtime and not found.dead:
+            if found.prepared and found.label.runtime == wanted.runtime and not found.dead and not found.doubtful:
                 return found
         return None
 
@@ -237,7 +277,7 @@ class Interpreters:
         if found.label.runtime == "bash":
             _check_shell(code, env)
         data = _encoded("code", code)
-        pairs = {_encoded("env", name): _encoded("env", value) for name, value in env.items()}
+        pairs = _encoded_pairs(env)
         found.check()
         run = self._execs.record(
             entry,
@@ -310,6 +350,10 @@ class Interpreters:
         """Go on with the runs of the interpreters that were taken over."""
         found, self._adopted = self._adopted, []
         for context in found:
+            script = next((run for run in self._execs.recorded(context.entry) if run.became == context.id), None)
+            if script is not None:
+                await self._go_on(context, script)
+                continue
             left = [
                 runs.Run(run, recalled=True, seen=await self._results(run), timeout_ms=self._left_ms(run))
                 for run in sorted(self._execs.recorded(context.entry), key=lambda run: run.id)
@@ -318,6 +362,13 @@ class Interpreters:
             context.resume(left)
         for entry in {id(context.entry): context.entry for context in found}.values():
             self._conclude_orphans(entry)
+
+    async def _go_on(self, context: contexts.Context, script: worker_runs.Exec) -> None:
+        """Give the process of a prepared interpreter that has become a script to those who watch over commands."""
+        self._drop(context)
+        running = context.give_away()
+        if running is not None:
+            self._execs.go_on(context.entry, script, running)
 
     def _left_ms(self, run: worker_runs.Exec) -> int | None:
         if run.timeout_ms is None:
@@ -377,6 +428,25 @@ def _check_shell(code: str, env: Mapping[str, str]) -> None:
     for name in env:
         if not _SHELL_NAME.fullmatch(name):
             raise errors.InvalidRequest(f"cannot set the variable {name[:80]!r} in a shell", field="env")
+
+
+def _late(env: Mapping[str, str]) -> bool:
+    """Tell whether these variables mean the same to a process that runs already."""
+    return not any(name.startswith(_EARLY) for name in env)
+
+
+async def _ready(found: contexts.Context) -> None:
+    """Return when a prepared interpreter is ready, or has ended. Raises `StartFailed` when it takes too long."""
+    try:
+        await asyncio.wait_for(asyncio.shield(found.ready), READY_SECONDS)
+    except TimeoutError as error:
+        raise errors.StartFailed(
+            f"cannot prepare {found.label.runtime}: it does not get ready", stage="interpreter", errno_name="ETIMEDOUT"
+        ) from error
+
+
+def _encoded_pairs(env: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {_encoded("env", name): _encoded("env", value) for name, value in env.items()}
 
 
 def _encoded(name: str, text: str) -> bytes:

@@ -33,7 +33,7 @@ START_FAILURES = [
 def build(context: contexts.Context) -> APIRouter:
     """Make the routes over these services."""
     router = operations.router(tags=["execs"])
-    coder = codes.Codes(context.execs, context.files)
+    coder = codes.Codes(context.execs, context.files, context.interpreters.script)
 
     @router.post(
         "/sandboxes/{sandbox_id}/exec",
@@ -74,7 +74,9 @@ def build(context: contexts.Context) -> APIRouter:
         code = codes.Code(wanted.code, wanted.runtime, wanted.timeout_ms, wanted.cwd, wanted.env, wanted.user)
         if wanted.wait:
             return answers.json(await coder.run(entry, code))
-        return answers.json(begun(await coder.begin(entry, code)), 202)
+        run = await coder.begin(entry, code)
+        await context.execs.keep(run)
+        return answers.json(begun(run), 202)
 
     @router.get(
         "/sandboxes/{sandbox_id}/exec",

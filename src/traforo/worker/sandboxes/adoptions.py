@@ -47,14 +47,19 @@ class Plan:
     unreadable: list[str]
     """Ids of live sandboxes that nobody can describe; they run on until their deadline."""
     nameless: list[str]
-    """Ids of dead sandboxes that nobody can describe; the runtime may forget them."""
+    """Ids of dead sandboxes that nobody can describe or ask for; the runtime may forget them."""
+    spares: list[contract.RunningSandbox]
+    """Live sandboxes that are nobody's."""
 
 
 def plan(adoption: contract.Adoption, journal: Iterable[records.SandboxRecord], now: float) -> Plan:
     """Match what the runtime has with what the journal says."""
     known = {record.sandbox_id: record for record in journal}
-    result = Plan([], [], [], [])
+    result = Plan([], [], [], [], [])
     for running in adoption.live:
+        if _spare(running.label):
+            result.spares.append(running)
+            continue
         described = _describe(running.sandbox_id, running.label, known.pop(running.sandbox_id, None))
         if described is None:
             result.unreadable.append(running.sandbox_id)
@@ -65,7 +70,9 @@ def plan(adoption: contract.Adoption, journal: Iterable[records.SandboxRecord], 
         result.live.append(Found(entry, running, image_known))
     for dead in adoption.dead:
         record = known.pop(dead.sandbox_id, None)
-        if record is not None and record.ended_at is not None:
+        if _spare(dead.label):
+            result.nameless.append(dead.sandbox_id)
+        elif record is not None and record.ended_at is not None:
             result.ended.append(Ended(_from_record(record), record.oom_kills, news=False, forget=True))
         elif (described := _describe(dead.sandbox_id, dead.label, record)) is not None:
             entry = _end(described[0], dead.end.reason, now)
@@ -80,6 +87,14 @@ def plan(adoption: contract.Adoption, journal: Iterable[records.SandboxRecord], 
             result.ended.append(Ended(entry, record.oom_kills, news=True, forget=False))
     result.ended.sort(key=lambda ended: ended.entry.ended_at or 0.0)
     return result
+
+
+def _spare(label: bytes) -> bool:
+    """Tell whether a sandbox is one that nobody was told of."""
+    try:
+        return labels.decode(label).spare
+    except errors.InvalidRequest:
+        return False
 
 
 def _describe(sandbox_id: str, label: bytes, record: records.SandboxRecord | None) -> tuple[entries.Entry, bool] | None:

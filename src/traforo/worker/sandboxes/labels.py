@@ -31,6 +31,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repeat_fingerprint: str | None = None
     idle_seconds: float | None = None
     """Seconds without use after which it ends."""
+    spare: bool = False
+    """It was made ahead of demand, and is nobody's."""
     image: contract.Rootfs | None = None
     """None where it did not fit; then it is asked for again."""
 
@@ -39,7 +41,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Label)
 
 
-def encode(entry: entries.Entry, *, expires_at: float, idle_seconds: float | None) -> bytes:
+def encode(entry: entries.Entry, *, expires_at: float, idle_seconds: float | None, spare: bool = False) -> bytes:
     """Return the label of a sandbox with this end of its lease and this idle limit. Raises `TooLarge`."""
     label = Label(
         v=VERSION,
@@ -52,6 +54,7 @@ def encode(entry: entries.Entry, *, expires_at: float, idle_seconds: float | Non
         repeat_key=entry.repeat_key,
         repeat_fingerprint=entry.repeat_fingerprint,
         idle_seconds=idle_seconds,
+        spare=spare,
         image=entry.rootfs,
     )
     data = _encoder.encode(label)

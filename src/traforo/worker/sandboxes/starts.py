@@ -46,6 +46,8 @@ class Hooks:
     """Its runtime proved it dead."""
     failed: Callable[[entries.Entry], None]
     """It came to nothing, and can be read about."""
+    vanished: Callable[[entries.Entry], None]
+    """It was a spare that is dead, and the runtime may forget it."""
 
 
 class Starts:
@@ -56,8 +58,11 @@ class Starts:
         self._hooks = hooks
         self._log = logs.get(__name__)
 
-    def admit(self, creation: Creation) -> entries.Entry:
-        """Reserve, use the token up and make the entry: one step that nothing else can come between."""
+    def admit(self, creation: Creation, spare: entries.Entry | None = None) -> entries.Entry:
+        """Reserve, use the token up and make the entry: one step that nothing else can come between.
+
+        A `spare` has its reservation, and becomes the entry.
+        """
         books, spec = self._books, creation.spec
         if spec.virtualization not in books.runtimes:
             raise errors.InvalidRequest(
@@ -65,36 +70,60 @@ class Starts:
                 field="virtualization",
                 available=sorted(books.runtimes),
             )
-        sandbox_id = ids.new_sandbox_id(books.worker)
-        text_id = str(sandbox_id)
-        books.ledger.admit(text_id, admissions.demand(spec.resources))
+        entry = spare or self._reserved(spec)
         try:
             creation.use_token()
         except BaseException:
-            books.ledger.release(text_id)
+            if spare is None:
+                books.ledger.release(entry.text_id)
             raise
         now = books.clock.now()
-        entry = entries.Entry(
-            id=sandbox_id,
-            text_id=text_id,
-            spec=spec,
-            owner=creation.owner,
-            rootfs=contract.Rootfs(spec.image, ()),
-            state=states.SandboxState.PENDING,
-            created_at=now,
-            expires_at=now + spec.ttl_seconds,
-            jti=creation.jti,
-            jti_expires_at=creation.jti_expires_at,
-            repeat_key=creation.repeat.key if creation.repeat else None,
-            repeat_fingerprint=creation.repeat.fingerprint if creation.repeat else None,
-            activity=activities.Activity(books.clock),
-            happenings=happenings.Happenings(books.clock, functools.partial(books.journal.put_event, text_id)),
-            idle_seconds=spec.idle_seconds,
-        )
+        entry.spec, entry.owner = spec, creation.owner
+        entry.created_at, entry.expires_at = now, now + spec.ttl_seconds
+        entry.jti, entry.jti_expires_at = creation.jti, creation.jti_expires_at
+        if creation.repeat is not None:
+            entry.repeat_key, entry.repeat_fingerprint = creation.repeat.key, creation.repeat.fingerprint
+        entry.activity = activities.Activity(books.clock)
+        entry.happenings = happenings.Happenings(books.clock, functools.partial(books.journal.put_event, entry.text_id))
+        entry.idle_seconds = spec.idle_seconds
+        entry.start_type = states.StartType.COLD if spare is None else states.StartType.WARM
         entry.happenings.tell(states.Happening.CREATED)
         holdings.move(entry, lifecycles.Event.ADMITTED)
         books.roster.add(entry)
         self._hooks.leased(entry)
+        return entry
+
+    def _reserved(self, spec: specs.SandboxSpec) -> entries.Entry:
+        """Reserve for a new sandbox, and return an entry for it that nobody knows yet. Raises `NoCapacity`."""
+        books = self._books
+        sandbox_id = ids.new_sandbox_id(books.worker)
+        now = books.clock.now()
+        entry = entries.Entry(
+            id=sandbox_id,
+            spec=spec,
+            owner=None,
+            rootfs=contract.Rootfs(spec.image, ()),
+            state=states.SandboxState.PENDING,
+            created_at=now,
+            expires_at=now + spec.ttl_seconds,
+        )
+        books.ledger.admit(entry.text_id, admissions.demand(spec.resources))
+        return entry
+
+    async def spare(self, spec: specs.SandboxSpec) -> entries.Entry:
+        """Make a sandbox that is nobody's yet. Raises `NoCapacity` unless there is room to spare, and as `start`."""
+        books = self._books
+        books.ledger.check_spare(admissions.demand(spec.resources))
+        entry = self._reserved(spec)
+        try:
+            entry.running = await self._made(entry, spare=True)
+        except errors.TraforoError:
+            books.ledger.release(entry.text_id)
+            raise
+        except BaseException:
+            books.unproven.set(entry.text_id, entry.expires_at)
+            raise
+        books.gauges.refresh(books.ledger)
         return entry
 
     async def start(self, entry: entries.Entry, accepted_at: float) -> None:
@@ -102,7 +131,7 @@ class Starts:
         books = self._books
         admitted_at = books.clock.monotonic()
         try:
-            running = await self._make(entry)
+            running = await (self._made(entry) if entry.running is None else self._claimed(entry, entry.running))
         except errors.TraforoError as error:
             self._failed(entry, error)
             raise
@@ -128,14 +157,26 @@ class Starts:
         books.gauges.ready(entry, ready_at - accepted_at)
         books.gauges.refresh(books.ledger)
 
-    async def _make(self, entry: entries.Entry) -> contract.RunningSandbox:
+    async def _claimed(self, entry: entries.Entry, running: contract.RunningSandbox) -> contract.RunningSandbox:
+        """Give a spare the label of what it is now, which makes it that for every worker to come."""
+        label = labels.encode(entry, expires_at=entry.expires_at, idle_seconds=entry.idle_seconds)
+        try:
+            await running.update(label=label, deadline=entry.expires_at)
+        except errors.TraforoError as error:
+            entry.running = None
+            await running.kill(states.EndReason.DELETED)
+            self._hooks.vanished(entry)
+            raise errors.StartFailed("cannot start the sandbox: it has just ended", stage="claim") from error
+        return running
+
+    async def _made(self, entry: entries.Entry, *, spare: bool = False) -> contract.RunningSandbox:
         entry.rootfs = await self._books.images.resolve(entry.spec.image)
         request = contract.CreateRequest(
             sandbox_id=entry.text_id,
             hostname=f"sbx-{entry.id.ulid.lower()}",
             resources=entry.spec.resources,
             rootfs=entry.rootfs,
-            label=labels.encode(entry, expires_at=entry.expires_at, idle_seconds=entry.idle_seconds),
+            label=labels.encode(entry, expires_at=entry.expires_at, idle_seconds=entry.idle_seconds, spare=spare),
             deadline=entry.expires_at,
         )
         return await self._books.runtimes[entry.spec.virtualization].create(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from traforo.domain import clocks, errors, ids, states
 from traforo.settings import worker as settings_worker
@@ -29,6 +29,7 @@ from traforo.worker.sandboxes import (
     leases,
     repeats,
     rosters,
+    spares,
     starts,
 )
 
@@ -80,7 +81,16 @@ class Supervisor:
         self._enforced = {name: sorted(runtime.limits_enforced) for name, runtime in runtimes.items()}
         self._alarm = alarms.Alarm(clock, self.tick)
         self._ends = ends.Ends(books, self._alarm.arm, retention=retention)
-        self._starts = starts.Starts(books, starts.Hooks(self._leased, self._ready, self._ends.died, self._ends.retire))
+        self._starts = starts.Starts(
+            books, starts.Hooks(self._leased, self._ready, self._ends.died, self._ends.retire, self._vanished)
+        )
+        self._spares = spares.Spares(
+            books,
+            spares.Hooks(self._starts.spare, self._warm, self._ends.forgettable),
+            most=settings.warm_sandboxes,
+        )
+        self.warm: Callable[[entries.Entry], Awaitable[None]] | None = None
+        """Has the interpreters of a sandbox ready that it is to have."""
         self._log = logs.get(__name__)
 
     @property
@@ -94,11 +104,11 @@ class Supervisor:
 
     def images(self) -> list[str]:
         """Return the images that live sandboxes were made from."""
-        return sorted({entry.spec.image for entry in self.roster if entry.live})
+        return sorted({entry.spec.image for entry in [*self.roster, *self._spares] if entry.live})
 
     def image_sources(self) -> list[str] | None:
         """Return the directories that live sandboxes have mounted; None where that is not known of each of them."""
-        live = [entry for entry in self.roster if entry.live]
+        live = [entry for entry in [*self.roster, *self._spares] if entry.live]
         if self._strangers or not all(entry.rootfs.lowers for entry in live):
             return None
         return sorted({lower.source for entry in live for lower in entry.rootfs.lowers})
@@ -123,6 +133,8 @@ class Supervisor:
             )
         for ended in plan.ended:
             self._ends.known(ended)
+        for spare in plan.spares:
+            self._books.tasks.spawn(self._discard(spare))
         for found in plan.live:
             await self._adopt(found)
         self._strangers = len(plan.unreadable)
@@ -135,6 +147,19 @@ class Supervisor:
         self._books.gauges.refresh(self.ledger)
         self._log.info("adopted", live=len(plan.live), ended=len(plan.ended), unreadable=len(plan.unreadable))
         return adoptions.used_tokens(dict(left.tokens), plan)
+
+    async def _discard(self, spare: contract.RunningSandbox) -> None:
+        """End a spare of an earlier worker."""
+        await spare.kill(states.EndReason.DELETED)
+        for name in self._books.runtimes:
+            self._ends.forgettable(name, spare.sandbox_id)
+
+    async def _warm(self, entry: entries.Entry) -> None:
+        if self.warm is not None:
+            await self.warm(entry)
+
+    def _vanished(self, entry: entries.Entry) -> None:
+        self._ends.forgettable(entry.spec.virtualization, entry.text_id)
 
     async def _adopt(self, found: adoptions.Found) -> None:
         books, entry = self._books, found.entry
@@ -180,12 +205,25 @@ class Supervisor:
     async def _create(self, creation: starts.Creation) -> entries.Entry:
         if self._books.journal.full:
             await self._books.journal.room()
-        if self.cordoned:
-            raise errors.WorkerUnavailable("cannot create: this worker is stopping")
-        entry = self._starts.admit(creation)
+        spare = await self._spares.take(creation.spec)
+        try:
+            entry = self._admit(creation, spare)
+        except errors.NoCapacity:
+            if not await self._spares.give_way():
+                raise
+            entry = self._admit(creation, None)
+        except BaseException:
+            if spare is not None:
+                self._spares.put_back(spare)
+            raise
         entry.starting = self._books.tasks.spawn(self._starts.start(entry, creation.accepted_at))
         await asyncio.shield(entry.starting)
         return entry
+
+    def _admit(self, creation: starts.Creation, spare: entries.Entry | None) -> entries.Entry:
+        if self.cordoned:
+            raise errors.WorkerUnavailable("cannot create: this worker is stopping")
+        return self._starts.admit(creation, spare)
 
     def get(self, sandbox_id: ids.SandboxId) -> entries.Entry:
         """Return a sandbox, live or ended. Ownership is the caller's to check. Raises `NotFound`."""
@@ -289,6 +327,7 @@ class Supervisor:
     async def close(self, *, keep: bool) -> None:
         """Stop for good: end every sandbox, or with `keep` leave them to the next worker. The journal is flushed."""
         self.cordon()
+        await self._spares.close()
         if not keep:
             stops = [self.stop(entry, states.EndReason.WORKER_STOPPED) for entry in self.roster if entry.live]
             for result in await asyncio.gather(*stops, return_exceptions=True):

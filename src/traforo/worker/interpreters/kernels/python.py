@@ -1,4 +1,5 @@
-# ruff: noqa: ARG001, ARG002, B905, BLE001, D102, D103, PLC0415, RUF005, S110, S307, SIM105, T201, UP031
+# ruff: noqa: ARG001, ARG002, B904, B905, BLE001, D102, D103, PLC0415, PTH120, RUF005, S102, S110, S307, SIM105, T201
+# ruff: noqa: UP031
 # It is Python 3.8, runs whatever code it is given, imports late, and speaks of itself only to those who read it here.
 """The Python interpreter of a context. It runs inside a sandbox, under whatever Python (3.8 and up) its image has.
 
@@ -78,6 +79,22 @@ def split(data: bytes) -> list[bytes]:
     return fields
 
 
+def pairs(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2]))
+
+
+def keep(path: bytes, code: bytes) -> None:
+    """Put code where tracebacks and whoever asks for `__file__` look for it; not being able to is no reason to stop."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, code)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass
+
+
 class Interrupts:
     """SIGINT: breaks code that runs, never an answer in the middle, and does nothing when no code runs."""
 
@@ -126,6 +143,9 @@ class Answers:
     def begin(self, run: bytes) -> None:
         self.run, self.kept, self.kept_bytes, self.count, self.end = run, [], 0, 0, b""
         self.runs += 1
+
+    def hello(self) -> None:
+        self.send(b"H", b"%d.%d.%d" % sys.version_info[:3])
 
     def numbered(self, kind: bytes, fields: list[bytes]) -> None:
         """Send a result or an error of this run."""
@@ -442,7 +462,7 @@ class Context:
     # ----------------------------------------------------------------------------------------------- serve
 
     def serve(self) -> None:
-        self.answers.send(b"H", b"%d.%d.%d" % sys.version_info[:3])
+        self.answers.hello()
         message = b""
         while True:
             head = received(6)
@@ -461,9 +481,51 @@ class Context:
             self.answers.again(fields[0], int(fields[1]))
         elif kind == b"C":
             self.answers.claimed = True
+            os.environb.update(pairs(fields))
+        elif kind == b"P":
+            self.warm(fields)
+        elif kind == b"X":
+            self.become(fields[0], fields[1], pairs(fields[2:]))
         elif kind == b"R":
-            names = fields[2::2]
-            self.run(fields[0], fields[1], dict(zip(names, fields[3::2])))
+            self.run(fields[0], fields[1], pairs(fields[2:]))
+
+    def warm(self, names: list[bytes]) -> None:
+        """Import what code may well ask for, while nobody waits for anything."""
+        self.site.add()
+        for name in names:
+            try:
+                __import__(name.decode())
+            except Exception:  # the image has none, or one that does not work: who imports it will hear why
+                pass
+        self.answers.hello()
+
+    def become(self, path: bytes, code: bytes, variables: dict[bytes, bytes]) -> None:
+        """Run code as a script that was just started, and end with it: nothing of ours is left but our frames."""
+        self.site.add()
+        os.environb.update(variables)
+        for descriptor in (REQUESTS_FD, ANSWERS_FD):
+            os.close(descriptor)
+        name = os.fsdecode(path)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, (Watch, Site))]
+        sys.argv = [name]
+        sys.path[:] = [os.path.dirname(name)] + [place for place in sys.path if place]
+        self.main["__file__"] = name
+        self.main["__cached__"] = None
+        del builtins.display  # type: ignore[attr-defined]  # put there by `settle`
+        sys.stdout.reconfigure(line_buffering=False)  # type: ignore[union-attr]  # the code has put nothing there yet
+        _signal.signal(SIGINT, _signal.default_int_handler)
+        try:
+            keep(path, code)
+            exec(compile(code, name, "exec", 0, True), self.main)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            trace = error.__traceback__
+            while trace is not None and trace.tb_frame.f_code.co_filename == OWN_FILE:
+                trace = trace.tb_next
+            sys.excepthook(type(error), error.with_traceback(trace), trace)
+            raise SystemExit(128 + SIGINT if isinstance(error, KeyboardInterrupt) else 1)
+        raise SystemExit(0)
 
     def run(self, run: bytes, code: bytes, variables: dict[bytes, bytes]) -> None:
         self.answers.begin(run)
