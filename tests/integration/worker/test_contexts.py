@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes import benches
 from traforo.domain import errors, states
-from traforo.worker.interpreters import contexts, runs, services
+from traforo.worker.interpreters import allowances, contexts, runs, services
 
 RUNTIMES = [
     "python",
@@ -483,3 +483,20 @@ async def test_routes(bench: benches.Bench) -> None:
         assert (await client.delete(place)).status_code == 204
         assert (await client.delete(place)).status_code == 404
         assert (await client.post(f"{place}/run", json={"code": "1"})).status_code == 404
+
+
+async def test_code_that_waits_has_a_limit(bench: benches.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All code that waits in one sandbox has one limit, and gives its room back when it has run."""
+    monkeypatch.setattr(allowances, "MAX_WAITING_BYTES", 3_000)
+    one, other = await made(bench), await made(bench)
+    busy = begun(bench, one, "import time\nwhile True: time.sleep(0.01)")
+    waits = [begun(bench, one, "#" * 1_300), begun(bench, other, "#" * 1_300)]
+    await bench.execs.wait(waits[1].exec)
+    waits.append(begun(bench, one, "#" * 1_300))
+    with pytest.raises(errors.RateLimited):
+        begun(bench, other, "#" * 1_300)
+    await one.interrupt()
+    for run in (busy, *waits):
+        await bench.execs.wait(run.exec)
+    assert (await done(bench, other, "#" * 2_900))["exit_code"] == 0
+    assert bench.interpreters._allowance(bench.entry).waiting == 0

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from traforo.worker.interpreters import marks
+from traforo.worker.interpreters import allowances, marks
 from traforo.worker.outputs import frames
 from traforo.worker.runtimes import contract
 
@@ -30,10 +30,6 @@ SMALL_READS = 16
 """So many small pieces in quick succession make it rest: a loop that prints would cost a wake-up a line."""
 SOON_SECONDS = 0.002
 REST_SECONDS = 0.005
-BUSY_SECONDS = 0.005
-"""What came at once and took longer than this to handle, as large values do, makes it rest twice as long as that: code
-chooses what it says, and would take the whole worker's time."""
-MAX_REST_SECONDS = 1.0
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Requests that wait for room in the pipe; runs are bounded long before."""
 _INT = struct.Struct("i")
@@ -46,13 +42,15 @@ class Channel:
         self,
         running: contract.RunningExec,
         nonce: bytes,
+        allowance: allowances.Allowance,
         *,
         on_output: Callable[[frames.Kind, bytes], None],
         on_message: Callable[[marks.Message], None],
     ) -> None:
         self._stdin, self._stdout, self._stderr = running.stdin, running.stdout, running.stderr
         running.stdin = running.stdout = running.stderr = -1
-        self._parser = marks.Parser(nonce)
+        self._parser = marks.Parser(nonce, allowance)
+        self._allowance = allowance
         self._on_output = on_output
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
@@ -117,6 +115,7 @@ class Channel:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._parser.close()
         if self._waiting:
             self._loop.remove_writer(self._stdin)
             self._waiting.clear()
@@ -134,20 +133,20 @@ class Channel:
         if pending == 0:  # its other end is closed: nothing will come any more
             self._loop.remove_reader(fd)
             return
-        now = self._loop.time()
+        now = time.monotonic()
         quick = pending < SMALL_BYTES and now - self._last < SOON_SECONDS
         self._small = self._small + 1 if quick else 0
         self._last = now
-        began = time.monotonic()
         if fd == self._stdout:
             self._read_output(min(pending, PIECE_BYTES))
         else:
             self._read_errors(min(pending, PIECE_BYTES))
-        spent = time.monotonic() - began
-        if spent > BUSY_SECONDS:
-            self._rest(fd, min(2 * spent, MAX_REST_SECONDS))
-        elif self._small >= SMALL_READS:
-            self._rest(fd, REST_SECONDS)
+        after = time.monotonic()
+        rest = self._allowance.spend(after - now, after)
+        if self._small >= SMALL_READS:
+            rest = max(rest, REST_SECONDS)
+        if rest:
+            self._rest(fd, rest)
 
     def _rest(self, fd: int, seconds: float) -> None:
         if not self._closed and fd not in self._timers:

@@ -18,7 +18,7 @@ from typing import Any
 from traforo.domain import clocks, errors, states
 from traforo.worker import tasks
 from traforo.worker.execs import execs, outcomes
-from traforo.worker.interpreters import channels, labels, languages, marks, messages, runs
+from traforo.worker.interpreters import allowances, channels, labels, languages, marks, messages, runs
 from traforo.worker.outputs import frames
 from traforo.worker.runtimes import contract
 from traforo.worker.sandboxes import entries
@@ -47,6 +47,7 @@ class Context:
         language: languages.Language,
         runner: execs.Execs,
         background: tasks.Tasks,
+        allowance: allowances.Allowance,
     ) -> None:
         self.entry = entry
         self.label = label
@@ -65,6 +66,7 @@ class Context:
         """Done when the interpreter has said that it is ready, or has ended."""
         self._execs = runner
         self._tasks = background
+        self._allowance = allowance
         self._channel: channels.Channel | None = None
         self._current: runs.Run | None = None
         self._queue: deque[runs.Run] = deque()
@@ -110,7 +112,11 @@ class Context:
         if self.ready.done():
             self.ready = self._loop.create_future()
         self._channel = channels.Channel(
-            running, label.nonce.encode(), on_output=self._output, on_message=functools.partial(self._message, running)
+            running,
+            label.nonce.encode(),
+            self._allowance,
+            on_output=self._output,
+            on_message=functools.partial(self._message, running),
         )
         if adopted:
             self.doubtful = label.prepared
@@ -191,8 +197,8 @@ class Context:
 
     # ------------------------------------------------------------------------------------------------ runs
 
-    def check(self) -> None:
-        """Raise `Conflict` when it is dead, `RateLimited` when too many runs wait."""
+    def reserve(self, count: int) -> None:
+        """Take room for a run that is asked in `count` bytes. Raises `Conflict` when it is dead, `RateLimited`."""
         if self.dead:
             raise errors.Conflict(
                 "cannot run code: the interpreter of this context has ended", kind="context", id=self.id, hint=_HINT
@@ -201,9 +207,18 @@ class Context:
             raise errors.RateLimited(
                 f"cannot run code: {MAX_QUEUED} runs wait in this context", limit=MAX_QUEUED, hint="wait for some"
             )
+        if not self._allowance.queue(count):
+            limit = allowances.MAX_WAITING_BYTES
+            raise errors.RateLimited(
+                f"cannot run code: {limit} bytes of it wait in this sandbox", limit=limit, hint="wait for some"
+            )
+
+    def unreserve(self, count: int) -> None:
+        """Give back what `reserve` took and nobody used."""
+        self._allowance.waiting -= count
 
     def put(self, run: runs.Run) -> None:
-        """Run code when its turn comes."""
+        """Run code when its turn comes; there is room for it by `reserve`."""
         run.hold = self.entry.activity.hold()
         self._queue.append(run)
         self._next()
@@ -318,6 +333,8 @@ class Context:
         if run.deadline is not None:
             run.deadline.cancel()
         self._execs.conclude(run.exec, outcome)
+        if not run.recalled:
+            self._allowance.waiting -= run.size
         if run.hold is not None:
             run.hold.release()
 

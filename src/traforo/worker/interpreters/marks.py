@@ -13,11 +13,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from traforo.worker.interpreters import allowances
+
 NONCE_DIGITS = 32
 MAX_PIECE_BYTES = 4096
 """PIPE_BUF: a write up to this size is whole or not there."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Largest answer; a larger one is dropped."""
+"""Largest answer; a larger one is dropped, and so is one for which there is no room beside others."""
 _FIRST, _LAST = 1, 2
 _HEAD = re.compile(rb"([A-Z])([0-3])([0-9]{4})")
 _HEAD_BYTES = 6
@@ -41,8 +43,9 @@ def nonce() -> bytes:
 class Parser:
     """Takes apart what comes through the standard output of an interpreter."""
 
-    def __init__(self, digits: bytes) -> None:
+    def __init__(self, digits: bytes, allowance: allowances.Allowance | None = None) -> None:
         self._mark = b"\0" + digits
+        self._allowance = allowance or allowances.Allowance()
         self._held = b""
         self._kind = b""
         self._whole = bytearray()
@@ -83,21 +86,32 @@ class Parser:
         last = data.rfind(b"\0", max(at, len(data) - len(self._mark) + 1))
         return last if last >= 0 and self._mark.startswith(data[last:]) else len(data)
 
+    def close(self) -> None:
+        """Let go of what has come of an answer that will not be finished."""
+        self._drop()
+
     def _take(self, kind: bytes, place: int, payload: bytes) -> Message | None:
         if place & _FIRST:
-            self._kind, self._whole, self._fits = kind, bytearray(), True
+            self._drop()
+            self._kind, self._fits = kind, True
         elif kind != self._kind:
             return None
-        self._fits = self._fits and len(self._whole) + len(payload) <= MAX_MESSAGE_BYTES
+        fits = self._fits and len(self._whole) + len(payload) <= MAX_MESSAGE_BYTES
+        self._fits = fits and self._allowance.hold(len(payload))
         if self._fits:
             self._whole += payload
         else:
-            self._whole = bytearray()
+            self._drop()
         if not place & _LAST:
             return None
-        whole, fits = bytes(self._whole), self._fits
-        self._kind, self._whole, self._fits = b"", bytearray(), True
-        return Message(kind.decode(), whole) if fits else None
+        found = Message(kind.decode(), bytes(self._whole)) if self._fits else None
+        self._drop()
+        self._kind = b""
+        return found
+
+    def _drop(self) -> None:
+        self._allowance.unfinished -= len(self._whole)
+        self._whole = bytearray()
 
 
 def request(kind: str, fields: Iterable[bytes]) -> Iterator[bytes]:

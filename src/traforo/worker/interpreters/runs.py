@@ -48,6 +48,11 @@ class Run:
         """What the interpreter calls it."""
         return self.exec.id.removeprefix("exec_")
 
+    @property
+    def size(self) -> int:
+        """Bytes of what was asked."""
+        return len(self.code) + sum(len(name) + len(value) for name, value in self.env.items())
+
     def take(self, result: messages.Result) -> bool:
         """Note a result; False for one that is not the next."""
         if result.number != self.seen:

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import itertools
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from traforo.domain import clocks, errors, specs, states
 from traforo.worker import tasks
 from traforo.worker.execs import commands, execs, outcomes
 from traforo.worker.execs import runs as worker_runs
-from traforo.worker.interpreters import contexts, labels, languages, marks, runs
+from traforo.worker.interpreters import allowances, contexts, labels, languages, marks, runs
 from traforo.worker.runtimes import contract
 from traforo.worker.sandboxes import entries
 
@@ -71,6 +72,7 @@ class Interpreters:
         self._boxes: dict[str, dict[str, contexts.Context]] = {}
         self._adopted: list[contexts.Context] = []
         self._starting: dict[str, int] = {}
+        self._allowances: weakref.WeakValueDictionary[str, allowances.Allowance] = weakref.WeakValueDictionary()
         self._preparing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks = tasks.Tasks()
         self._made = 0
@@ -193,7 +195,7 @@ class Interpreters:
             running = await self._start(entry, label, language)
         finally:
             self._starting[entry.text_id] -= 1
-        found = contexts.Context(entry, label, language, self._execs, self._tasks)
+        found = contexts.Context(entry, label, language, self._execs, self._tasks, self._allowance(entry))
         found.attach(running, label)
         box[found.id] = found
         try:
@@ -202,6 +204,13 @@ class Interpreters:
             self._drop(found)
             self._tasks.spawn(found.kill())
             raise
+        return found
+
+    def _allowance(self, entry: entries.Entry) -> allowances.Allowance:
+        """Return what all contexts of a sandbox share, for as long as there is one."""
+        found = self._allowances.get(entry.text_id)
+        if found is None:
+            found = self._allowances[entry.text_id] = allowances.Allowance()
         return found
 
     async def _start(
@@ -278,15 +287,20 @@ class Interpreters:
             _check_shell(code, env)
         data = _encoded("code", code)
         pairs = _encoded_pairs(env)
-        found.check()
-        run = self._execs.record(
-            entry,
-            command=code[:MAX_SHOWN],
-            runtime=found.label.runtime,
-            context_id=context_id,
-            timeout_ms=timeout_ms,
-            tag=tag,
-        )
+        size = len(data) + sum(len(name) + len(value) for name, value in pairs.items())
+        found.reserve(size)
+        try:
+            run = self._execs.record(
+                entry,
+                command=code[:MAX_SHOWN],
+                runtime=found.label.runtime,
+                context_id=context_id,
+                timeout_ms=timeout_ms,
+                tag=tag,
+            )
+        except BaseException:
+            found.unreserve(size)
+            raise
         made = runs.Run(run, data, pairs, timeout_ms)
         found.put(made)
         return made
@@ -340,7 +354,8 @@ class Interpreters:
         label = labels.decode(running.label)
         if label is None or label.runtime not in languages.RUNTIMES:
             return False
-        found = contexts.Context(entry, label, self._languages[label.runtime], self._execs, self._tasks)
+        language = self._languages[label.runtime]
+        found = contexts.Context(entry, label, language, self._execs, self._tasks, self._allowance(entry))
         found.attach(running, label, adopted=True)
         self._boxes.setdefault(entry.text_id, {})[found.id] = found
         self._adopted.append(found)
