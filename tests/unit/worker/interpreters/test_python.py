@@ -162,8 +162,7 @@ def test_interrupts(python: talks.Talk, code: str) -> None:
     """SIGINT breaks loops and sleeps with a KeyboardInterrupt; the state stays."""
     run = python.begin("before = 7\nprint('go')\n" + code)
     python.until(b"go\n")
-    python.interrupt()
-    told = python.finish(run)
+    told = python.interrupted(run)
     assert told.error is not None
     assert (told.error["name"], told.exit_code) == ("KeyboardInterrupt", 130)
     assert "traforo" not in "".join(told.error["traceback"])
