@@ -54,6 +54,8 @@ size_t fuzz_seed(unsigned number, uint8_t *buffer, size_t capacity)
 		msg_put_string(&writer, T_TO, "/q");
 		msg_put_string(&writer, T_TARGET, "t");
 		msg_put_number(&writer, T_RECURSIVE, 1);
+		msg_put_string(&writer, T_BELOW, "b");
+		msg_put_number(&writer, T_EXCLUSIVE, 1);
 		break;
 	case 2:
 		msg_put_number(&writer, T_NUMBER, 1);

@@ -20,9 +20,7 @@
 #endif
 #define SECOND_NS 1000000000
 
-/* A place that leads to an open file, for calls of older kernels that take no descriptor made with O_PATH. Returns a
- * directory and a name in it, or a negative errno. */
-static int place_of(int fd, char name[16])
+int files_link_to(int fd, char name[16])
 {
 	int dir = paths_open(AT_FDCWD, "/proc/self/fd", O_PATH | O_DIRECTORY, 0);
 
@@ -44,7 +42,7 @@ static int change_mode(int fd, mode_t mode)
 		return 0;
 	if (errno != ENOSYS) /* before Linux 6.6 */
 		return -errno;
-	dir = place_of(fd, name);
+	dir = files_link_to(fd, name);
 	if (dir < 0)
 		return dir;
 	if (fchmodat(dir, name, mode & 07777, 0) < 0)
@@ -70,7 +68,7 @@ static int change_time(int fd, int64_t modified_ns, bool is_link)
 		return 0;
 	if (errno != EINVAL || is_link) /* before Linux 5.8 */
 		return -errno;
-	dir = place_of(fd, name);
+	dir = files_link_to(fd, name);
 	if (dir < 0)
 		return dir;
 	if (utimensat(dir, name, times, 0) < 0)
@@ -115,6 +113,38 @@ int files_change(const struct user *user, const char *path, bool follow, const s
 		close(fd);
 	rights_return(&saved);
 	return code ? err_set(e, -code, "change", "cannot change '%s'", path) : 0;
+}
+
+int files_change_below(const struct user *user, const char *path, bool follow, const char *below,
+		       const struct file_change *change, struct err *e)
+{
+	struct rights saved;
+	int dir, fd = -1, code = rights_take(user, &saved, e);
+
+	if (code)
+		return code;
+	dir = paths_open(AT_FDCWD, path, O_PATH | O_DIRECTORY | (follow ? 0 : O_NOFOLLOW), 0);
+	if (dir >= 0) {
+		fd = paths_open_below(dir, below);
+		close(dir);
+	}
+	code = dir < 0 ? dir : fd < 0 ? fd : apply(fd, change);
+	if (fd >= 0)
+		close(fd);
+	rights_return(&saved);
+	return code ? err_set(e, -code, "change", "cannot change '%.100s' below '%.100s'", below, path) : 0;
+}
+
+int files_change_open(const struct user *user, int fd, const struct file_change *change, struct err *e)
+{
+	struct rights saved;
+	int code = rights_take(user, &saved, e);
+
+	if (code)
+		return code;
+	code = apply(fd, change);
+	rights_return(&saved);
+	return code ? err_set(e, -code, "change", "cannot change an open file") : 0;
 }
 
 int files_symlink(const struct user *user, const char *target, const char *path, struct err *e)

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -21,6 +22,9 @@
 
 #define OPEN_FLAGS (O_ACCMODE | O_CREAT | O_EXCL | O_TRUNC | O_APPEND)
 #define COPY_MAX ((size_t)4 << 20)
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1U
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -237,6 +241,8 @@ static int describe(int fd, struct file_record *record, char *target)
 	if (fstat(fd, &facts) < 0)
 		return -errno;
 	paths_record(&facts, record);
+	if (files_kernel_magic(fd))
+		record->inode = 0; /* what is opened is a copy */
 	/* The links of a process in procfs lead to its descriptors; those of the init are nobody's business. */
 	if (S_ISLNK(facts.st_mode) && !(files_kernel_magic(fd) == PROC_SUPER_MAGIC && belongs_to_process(fd)))
 		length = readlinkat(fd, "", target, PATH_MAX);
@@ -330,7 +336,7 @@ int files_remove(const struct user *user, const char *path, struct err *e)
 	return code ? err_set(e, -code, "remove", "cannot remove '%s'", path) : 0;
 }
 
-static int rename_one(const char *path, const char *to)
+static int rename_one(const char *path, const char *to, bool exclusive)
 {
 	const char *last, *to_last;
 	int code = 0, to_dir, dir = paths_open_parent(path, false, &last);
@@ -342,14 +348,19 @@ static int rename_one(const char *path, const char *to)
 		close(dir);
 		return to_dir;
 	}
-	if (renameat(dir, last, to_dir, to_last) < 0)
+	if (last - path == to_last - to && !memcmp(path, to, (size_t)(last - path))) {
+		close(to_dir);
+		to_dir = dir;
+	}
+	if (syscall(SYS_renameat2, dir, last, to_dir, to_last, exclusive ? RENAME_NOREPLACE : 0) < 0)
 		code = -errno;
 	close(dir);
-	close(to_dir);
+	if (to_dir != dir)
+		close(to_dir);
 	return code;
 }
 
-int files_rename(const struct user *user, const char *path, const char *to, struct err *e)
+int files_rename(const struct user *user, const char *path, const char *to, bool exclusive, struct err *e)
 {
 	struct rights saved;
 	int code = check_path(path, "rename", e);
@@ -360,7 +371,7 @@ int files_rename(const struct user *user, const char *path, const char *to, stru
 		code = rights_take(user, &saved, e);
 	if (code)
 		return code;
-	code = rename_one(path, to);
+	code = rename_one(path, to, exclusive);
 	rights_return(&saved);
 	return code ? err_set(e, -code, "rename", "cannot rename '%.100s' to '%.100s'", path, to) : 0;
 }

@@ -1,7 +1,8 @@
 /* Files of the sandbox, opened and changed by its init with the rights of one of its users.
  *
- * The init answers M_OPEN, M_STAT, M_MKDIR, M_REMOVE, M_RENAME, M_CHANGE, M_SYMLINK, M_LINK and M_WALK here. Paths are absolute and resolved in the
- * sandbox's own tree; magic links of /proc are never followed (they would name the init's own descriptors).
+ * The init answers M_OPEN, M_STAT, M_MKDIR, M_REMOVE, M_RENAME, M_CHANGE, M_SYMLINK, M_LINK, M_DRAFT, M_PLACE and M_WALK
+ * here. Paths are absolute and resolved in the sandbox's own tree; magic links of /proc are never followed (they would
+ * name the init's own descriptors).
  */
 #ifndef TRAFORO_FILES_H
 #define TRAFORO_FILES_H
@@ -23,6 +24,7 @@ struct file_record {
 	uint32_t gid;
 	uint32_t path_length; /* bytes of path that follow, without NUL */
 	uint32_t target_length; /* bytes of a link's target behind it */
+	uint64_t inode;       /* of a regular file; M_STAT: 0 where the kernel makes its content up on reading */
 } __attribute__((packed));
 
 /* Opens a regular file for M_OPEN. `flags` are the kernel's O_ flags; only access mode, O_CREAT, O_EXCL, O_TRUNC and
@@ -36,7 +38,9 @@ int files_stat(const struct user *user, const char *path, bool follow, struct fi
 int files_mkdir(const struct user *user, const char *path, mode_t mode, bool parents, bool *created, struct err *e);
 /* Removes a file, a link or an empty directory. */
 int files_remove(const struct user *user, const char *path, struct err *e);
-int files_rename(const struct user *user, const char *path, const char *to, struct err *e);
+/* With `exclusive` nothing is replaced: -EEXIST. Two names in one directory are two in one, whatever its path names
+ * meanwhile. */
+int files_rename(const struct user *user, const char *path, const char *to, bool exclusive, struct err *e);
 
 /* What M_CHANGE changes; what is not `given` stays. */
 struct file_change {
@@ -49,10 +53,25 @@ struct file_change {
 
 /* Changes owner, permission bits and modification time, in this order. -EOPNOTSUPP for the bits of a link. */
 int files_change(const struct user *user, const char *path, bool follow, const struct file_change *change, struct err *e);
+/* The same for what is below the directory `path` (`follow`: or the one that a link there leads to), by a relative path
+ * that is reached without following any link: who may write somewhere in the tree leads nobody out of it. */
+int files_change_below(const struct user *user, const char *path, bool follow, const char *below,
+		       const struct file_change *change, struct err *e);
+/* The same for an open file, by whatever name. */
+int files_change_open(const struct user *user, int fd, const struct file_change *change, struct err *e);
 /* Makes a link that says `target`. */
 int files_symlink(const struct user *user, const char *target, const char *path, struct err *e);
 /* Gives a file, or a link itself, another name. */
 int files_link(const struct user *user, const char *path, const char *to, struct err *e);
+/* Makes a file that has no name yet, in the directory that holds `path`, whose missing parents are made (0755). It is
+ * gone when nobody has it open. Returns its descriptor or a negative errno; -EOPNOTSUPP where the filesystem has no such
+ * files. */
+int files_draft(const struct user *user, const char *path, mode_t mode, struct err *e);
+/* Gives an open file the name `path`, in place of what has it; with `exclusive` only where nothing has (-EEXIST). */
+int files_place(const struct user *user, int fd, const char *path, bool exclusive, struct err *e);
+/* A place that leads to an open file, for calls that take a name and no descriptor: a directory, returned open, and a
+ * name in it. Or a negative errno. */
+int files_link_to(int fd, char name[16]);
 /* The magic number of the filesystem that a descriptor is on if its files are interfaces of the kernel, else 0. */
 long files_kernel_magic(int fd);
 

@@ -16,8 +16,20 @@ int paths_open(int dir, const char *path, int flags, mode_t mode)
 {
 	struct kernel_open_how how = {
 		.flags = (uint64_t)(flags | O_CLOEXEC),
-		.mode = flags & O_CREAT ? mode & 07777 : 0, /* openat2 refuses a mode that has no use */
+		/* openat2 refuses a mode that has no use */
+		.mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? mode & 07777 : 0,
 		.resolve = RESOLVE_NO_MAGICLINKS,
+	};
+	int fd = sys_openat2(dir, path, &how);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int paths_open_below(int dir, const char *path)
+{
+	struct kernel_open_how how = {
+		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
 	};
 	int fd = sys_openat2(dir, path, &how);
 
@@ -101,5 +113,6 @@ void paths_record(const struct stat *facts, struct file_record *record)
 		.modified_ns = nanoseconds(&facts->st_mtim),
 		.uid = facts->st_uid,
 		.gid = facts->st_gid,
+		.inode = S_ISREG(facts->st_mode) ? facts->st_ino : 0,
 	};
 }

@@ -11,6 +11,9 @@
 
 /* Opens a path, close-on-exec. Returns the descriptor or a negative errno. */
 int paths_open(int dir, const char *path, int flags, mode_t mode);
+/* Opens what is at a relative path below a directory, with O_PATH: itself where it is a link. A link on the way is
+ * -ELOOP, and a way that leads up and out is -EXDEV. */
+int paths_open_below(int dir, const char *path);
 /* Opens the directory that holds the last component of an absolute path, with O_PATH; `make` makes what is missing
  * (0755). `*last` points at the last component within `path`, with the slashes that may end it.
  * Returns the descriptor or a negative errno; -EBUSY for the root, which nothing holds. */

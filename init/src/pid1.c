@@ -32,6 +32,13 @@ struct removal {
 	uint32_t id;
 };
 
+/* A child that watches a directory, and the end of its pipe that tells when nobody reads any more. Normally the child sees
+ * that by itself; but it is the user's, who can stop it. */
+struct watching {
+	pid_t pid;
+	int out;
+};
+
 struct pid1 {
 	int control;
 	int signals;
@@ -39,7 +46,8 @@ struct pid1 {
 	size_t removal_count;
 	struct removal removals[REMOVALS_MAX];
 	size_t watch_count;
-	pid_t watches[WATCHES_MAX];
+	struct watching watches[WATCHES_MAX];
+	int given; /* the descriptor that came with the request that is handled; -1 for none */
 };
 
 static uint8_t received[MSG_MAX];
@@ -165,10 +173,9 @@ static int answer_stat(struct pid1 *pid1, uint32_t id, const struct file_record 
 	return reply(pid1, &writer, NULL, 0);
 }
 
-static int open_file(struct pid1 *pid1, uint32_t id, const struct user *user, const struct file_request *request,
-		     struct err *e)
+/* Answers with a file that was opened, or returns the negative errno that is in its place. */
+static int send_file(struct pid1 *pid1, uint32_t id, int fd)
 {
-	int fd = files_open(user, request->path, (int)request->flags, (mode_t)request->mode, e);
 	struct msg_writer writer;
 	int code;
 
@@ -213,12 +220,12 @@ static int watch(struct pid1 *pid1, uint32_t id, const struct user *user, const 
 	if (pipe2(pair, O_CLOEXEC) < 0)
 		return err_set(e, errno, "watch", "cannot make a pipe");
 	pid = watches_start(user, request->path, request->recursive, pair[1], e);
-	close(pair[1]);
 	if (pid > 0) {
-		pid1->watches[pid1->watch_count++] = pid;
+		pid1->watches[pid1->watch_count++] = (struct watching){pid, pair[1]};
 		msg_begin(&writer, answer, sizeof answer, M_OK, id);
 		code = reply(pid1, &writer, &pair[0], 1);
 	} else {
+		close(pair[1]);
 		code = (int)pid;
 	}
 	close(pair[0]);
@@ -261,7 +268,8 @@ static int on_file(struct pid1 *pid1, const struct msg_header *header, struct ms
 		return code;
 	switch (header->type) {
 	case M_OPEN:
-		return open_file(pid1, header->id, &user, &request, e);
+		return send_file(pid1, header->id,
+				 files_open(&user, request.path, (int)request.flags, (mode_t)request.mode, e));
 	case M_STAT:
 		code = files_stat(&user, request.path, request.follow, &record, target, e);
 		return code ? code : answer_stat(pid1, header->id, &record, target);
@@ -275,11 +283,16 @@ static int on_file(struct pid1 *pid1, const struct msg_header *header, struct ms
 	case M_REMOVE:
 		return remove_file(pid1, header->id, &user, &request, e);
 	case M_RENAME:
-		code = request.to ? files_rename(&user, request.path, request.to, e)
+		code = request.to ? files_rename(&user, request.path, request.to, request.exclusive, e)
 				  : err_set(e, EINVAL, "path", "rename to what?");
 		return code ? code : msg_send_ok(pid1->control, header->id, 0);
 	case M_CHANGE:
-		code = files_change(&user, request.path, request.follow, &request.change, e);
+		if (pid1->given >= 0)
+			code = files_change_open(&user, pid1->given, &request.change, e);
+		else if (request.below)
+			code = files_change_below(&user, request.path, request.follow, request.below, &request.change, e);
+		else
+			code = files_change(&user, request.path, request.follow, &request.change, e);
 		return code ? code : msg_send_ok(pid1->control, header->id, 0);
 	case M_SYMLINK:
 		code = request.target ? files_symlink(&user, request.target, request.path, e)
@@ -288,6 +301,11 @@ static int on_file(struct pid1 *pid1, const struct msg_header *header, struct ms
 	case M_LINK:
 		code = request.to ? files_link(&user, request.path, request.to, e)
 				  : err_set(e, EINVAL, "path", "link as what?");
+		return code ? code : msg_send_ok(pid1->control, header->id, 0);
+	case M_DRAFT: return send_file(pid1, header->id, files_draft(&user, request.path, (mode_t)request.mode, e));
+	case M_PLACE:
+		code = pid1->given >= 0 ? files_place(&user, pid1->given, request.path, request.exclusive, e)
+					: err_set(e, EINVAL, "path", "name what?");
 		return code ? code : msg_send_ok(pid1->control, header->id, 0);
 	case M_WATCH: return watch(pid1, header->id, &user, &request, e);
 	default:
@@ -360,6 +378,8 @@ static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
 	case M_CHANGE:
 	case M_SYMLINK:
 	case M_LINK:
+	case M_DRAFT:
+	case M_PLACE:
 	case M_WATCH:
 	case M_WALK: code = on_file(pid1, &header, fields, &e); break;
 	default: code = err_set(&e, ENOSYS, "request", "unknown request %u", header.type);
@@ -410,9 +430,29 @@ static void finish_removal(struct pid1 *pid1, pid_t pid, int status)
 static void finish_watch(struct pid1 *pid1, pid_t pid)
 {
 	for (size_t i = 0; i < pid1->watch_count; i++)
-		if (pid1->watches[i] == pid) {
+		if (pid1->watches[i].pid == pid) {
+			if (pid1->watches[i].out >= 0)
+				close(pid1->watches[i].out);
 			pid1->watches[i] = pid1->watches[--pid1->watch_count];
 			return;
+		}
+}
+
+static size_t poll_watches(const struct pid1 *pid1, struct pollfd *polls)
+{
+	for (size_t i = 0; i < pid1->watch_count; i++)
+		polls[i] = (struct pollfd){.fd = pid1->watches[i].out};
+	return pid1->watch_count;
+}
+
+/* A watch whose reader is gone ends, and gives its place back when it is reaped. */
+static void end_watches(struct pid1 *pid1, const struct pollfd *polls)
+{
+	for (size_t i = 0; i < pid1->watch_count; i++)
+		if (polls[i].revents) {
+			kill(pid1->watches[i].pid, SIGKILL);
+			close(pid1->watches[i].out);
+			pid1->watches[i].out = -1;
 		}
 }
 
@@ -437,28 +477,32 @@ static void receive(struct pid1 *pid1)
 	size_t count;
 	ssize_t length = msg_receive(pid1->control, received, sizeof received, fds, &count, MSG_DONTWAIT);
 
-	msg_close_fds(fds, count);
 	if (!length || length == -ECONNRESET)
 		_exit(0); /* worker and spawner are both gone: nobody could ever reach this sandbox again */
+	pid1->given = count == 1 ? fds[0] : -1;
 	if (length > 0)
 		handle(pid1, received, (size_t)length);
+	msg_close_fds(fds, count);
 }
 
 static _Noreturn void serve(struct pid1 *pid1)
 {
-	static struct pollfd polls[2 + EXECS_POLLS];
+	static struct pollfd polls[2 + EXECS_POLLS + WATCHES_MAX];
 
 	for (;;) {
 		bool told = tell_exits(pid1);
-		size_t count = 2;
+		size_t count = 2, watches;
 
 		execs_tidy(&pid1->execs);
 		polls[0] = (struct pollfd){.fd = pid1->control, .events = (short)(POLLIN | (told ? 0 : POLLOUT))};
 		polls[1] = (struct pollfd){.fd = pid1->signals, .events = POLLIN};
 		count += execs_poll(&pid1->execs, polls + 2);
+		watches = count;
+		count += poll_watches(pid1, polls + watches);
 		if (poll(polls, count, -1) < 0)
 			continue;
 		execs_relay(&pid1->execs, polls + 2);
+		end_watches(pid1, polls + watches); /* before any is reaped, which moves the others */
 		if (polls[1].revents)
 			reap(pid1);
 		if (polls[0].revents & (POLLIN | POLLHUP | POLLERR))

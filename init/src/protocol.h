@@ -12,7 +12,7 @@
 #ifndef TRAFORO_PROTOCOL_H
 #define TRAFORO_PROTOCOL_H
 
-#define PROTOCOL_VERSION 2
+#define PROTOCOL_VERSION 3
 #define MSG_MAX (160 * 1024)
 #define MSG_FDS_MAX 16
 #define LABEL_MAX (32 * 1024)
@@ -35,20 +35,23 @@ enum message_type {
 	M_EXEC_RELEASE = 19, /* number -> OK */
 	M_SIGNAL = 20,       /* number signal tree -> OK */
 	M_OPEN = 21,         /* path flags mode user -> OK [file] */
-	M_STAT = 22,         /* path user follow -> OK stat */
+	M_STAT = 22,         /* path user follow -> OK stat target */
 	M_MKDIR = 23,        /* path mode parents user -> OK created */
 	M_REMOVE = 24,       /* path recursive user -> OK */
-	M_RENAME = 25,       /* path to user -> OK */
+	M_RENAME = 25,       /* path to exclusive user -> OK */
 	M_WALK = 26,         /* path recursive limit user -> OK [records] */
 	M_PING = 27,         /* -> OK */
 	M_STDIN_CLOSE = 28,  /* number -> OK */
 	M_RESIZE = 29,       /* number rows columns -> OK */
-	M_CHANGE = 30,       /* path user follow mode? uid? gid? modified? -> OK */
+	M_CHANGE = 30,       /* path below? user follow mode? uid? gid? modified? [file]? -> OK; with a descriptor that file
+	                        is changed, whatever `path` names now */
 	M_SYMLINK = 31,      /* path target user -> OK */
 	M_LINK = 32,         /* path to user -> OK */
 	M_WATCH = 33,        /* path recursive user -> OK [records] */
 	M_CONNECT = 34,      /* port version | name -> OK [socket] */
 	M_USAGE = 35,        /* -> OK used size */
+	M_DRAFT = 36,        /* path mode user -> OK [file]; it has no name yet */
+	M_PLACE = 37,        /* path exclusive user [file] -> OK */
 	/* spawner or worker to a new init, before anything else */
 	M_GO = 40, /* [layers] */
 	/* events */
@@ -129,6 +132,8 @@ enum field_tag {
 	T_MODIFIED = 93, /* number: nanoseconds since 1970, signed */
 	T_USED = 94,     /* number: bytes */
 	T_SIZE = 95,     /* number: bytes */
+	T_BELOW = 96,    /* string: a relative path below T_PATH, reached without following a link */
+	T_EXCLUSIVE = 97, /* number: 1 where nothing may be replaced */
 };
 
 /* T_KIND of a T_CGROUP */

@@ -39,6 +39,7 @@ static bool read_file_field(const struct msg_field *field, struct file_request *
 	switch (field->tag) {
 	case T_PATH: return (request->path = msg_string(field));
 	case T_TO: return (request->to = msg_string(field));
+	case T_BELOW: return (request->below = msg_string(field));
 	case T_TARGET: return (request->target = msg_string(field));
 	case T_USER: return (request->user = msg_string(field));
 	case T_FLAGS: return msg_number(field, &request->flags);
@@ -47,6 +48,7 @@ static bool read_file_field(const struct msg_field *field, struct file_request *
 	case T_PARENTS: return msg_number(field, &request->parents);
 	case T_RECURSIVE: return msg_number(field, &request->recursive);
 	case T_LIMIT: return msg_number(field, &request->limit);
+	case T_EXCLUSIVE: return msg_number(field, &request->exclusive);
 	case T_UID: return read_id(field, &request->change.uid_given, &request->change.uid);
 	case T_GID: return read_id(field, &request->change.gid_given, &request->change.gid);
 	case T_MODIFIED: return read_time(field, &request->change);

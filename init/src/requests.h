@@ -12,9 +12,10 @@
 struct file_request {
 	const char *path; /* absolute */
 	const char *to;   /* absolute, or NULL */
+	const char *below; /* relative to `path`, or NULL */
 	const char *target;
 	const char *user;
-	uint64_t flags, mode, follow, parents, recursive, limit;
+	uint64_t flags, mode, follow, parents, recursive, limit, exclusive;
 	struct file_change change;
 };
 

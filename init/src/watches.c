@@ -160,6 +160,14 @@ static bool is_below(const struct watch *watch, int at, int top)
 	return false;
 }
 
+static bool has_below(const struct watch *watch, int top)
+{
+	for (int at = ROOT + 1; at < watch->used; at++)
+		if (watch->nodes[at].number != NONE && watch->nodes[at].parent == top)
+			return true;
+	return false;
+}
+
 /* Ceases to watch a directory and all below it. */
 static void forget_tree(struct watch *watch, int top)
 {
@@ -192,7 +200,8 @@ static int remember(struct watch *watch, int number, int parent, const char *nam
 	return at;
 }
 
-/* Writes the path of a name in a directory, relative to the root. False if it is longer or deeper than paths get. */
+/* Writes the path of a name in a directory, relative to the root. False if it is longer or deeper than paths get, or if a
+ * directory on the way was forgotten before those in it. */
 static bool path_of(const struct watch *watch, int at, const char *name, char path[PATH_MAX])
 {
 	size_t start = PATH_MAX - 1 - strlen(name);
@@ -200,13 +209,17 @@ static bool path_of(const struct watch *watch, int at, const char *name, char pa
 
 	memcpy(path + start, name, strlen(name) + 1);
 	for (; at != ROOT; at = watch->nodes[at].parent) {
-		size_t length = strlen(watch->nodes[at].name);
+		const char *directory = watch->nodes[at].name;
+		size_t length;
 
+		if (!directory)
+			return false;
+		length = strlen(directory);
 		if (++depth >= TREE_DEPTH_MAX || length + 1 > start)
 			return false;
 		path[--start] = '/';
 		start -= length;
-		memcpy(path + start, watch->nodes[at].name, length);
+		memcpy(path + start, directory, length);
 	}
 	memmove(path, path + start, PATH_MAX - start);
 	return true;
@@ -504,8 +517,12 @@ static void on_event(struct watch *watch, const struct inotify_event *event)
 			flush(watch);
 			_exit(0);
 		}
-		if (event->mask & IN_IGNORED)
+		if (event->mask & IN_IGNORED) {
+			/* A directory ends after those in it, unless it was unmounted, or events were lost. */
+			if (has_below(watch, at))
+				watch->lost = true;
 			forget(watch, at);
+		}
 	} else if (event->len) {
 		on_name(watch, at, event);
 	}

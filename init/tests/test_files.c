@@ -254,8 +254,8 @@ static void test_rights(void)
 	is(facts_of(at("open/d")).st_uid, GUEST, "and is the guest's");
 	is(files_remove(&guest, at("private"), &e), -EACCES, "a guest may not remove what is not its own");
 	is(files_remove(&guest, at("sticky/mine"), &e), -EPERM, "nor in a sticky directory");
-	is(files_rename(&guest, at("open/a/b"), at("b"), &e), -EACCES, "nor move things where it may not write");
-	is(files_rename(&guest, at("open/a/b"), at("open/b"), &e), 0, "but where it may");
+	is(files_rename(&guest, at("open/a/b"), at("b"), false, &e), -EACCES, "nor move things where it may not write");
+	is(files_rename(&guest, at("open/a/b"), at("open/b"), false, &e), 0, "but where it may");
 	is(try_open(&guest, at("set"), O_RDONLY), 0, "reading a set-id file is harmless");
 	is(facts_of(at("set")).st_mode & 07777, 06777, "and changes nothing");
 	is(put(&guest, at("set"), O_WRONLY, "x"), 0, "writing one is allowed by its mode");
@@ -283,6 +283,7 @@ static void test_stat(void)
 	ok(record.modified_ns == 1000000005 && record.uid == me.uid && record.gid == facts_of(at("s")).st_gid,
 	   "time and owner");
 	ok(!record.target_length && !record.path_length, "and no target");
+	is(record.inode, facts_of(at("s")).st_ino, "and its number");
 	is(files_stat(&me, at("to-s"), true, &record, target, &e), 0, "a link can be followed");
 	is(record.mode, S_IFREG | 0604, "to its file");
 	is(files_stat(&me, at("to-s"), false, &record, target, &e), 0, "or not");
@@ -291,6 +292,9 @@ static void test_stat(void)
 	is(files_stat(&me, at("loop-a"), true, &record, target, &e), -ELOOP, "its end has not");
 	is(files_stat(&me, at("fifo"), true, &record, target, &e), 0, "a FIFO has facts, and nobody waits");
 	is(files_stat(&me, "/dev/null", true, &record, target, &e), 0, "so has a device");
+	is(record.inode, 0, "but no number, which is a file's alone");
+	is(files_stat(&me, "/proc/uptime", true, &record, target, &e), 0, "what the kernel makes up has facts");
+	is(record.inode, 0, "but no number: a copy of it is opened");
 	is(files_stat(&me, "/", true, &record, target, &e), 0, "so has the root");
 	is(files_stat(&me, at("none"), true, &record, target, &e), -ENOENT, "what is missing has none");
 	is(files_stat(&me, "s", true, &record, target, &e), -EINVAL, "what is relative neither");
@@ -396,20 +400,25 @@ static void test_rename(void)
 	file_make(at("from"), "from", 0644);
 	file_make(at("over"), "over", 0644);
 	directory_make(at("dir"), 0755);
-	is(files_rename(&me, at("from"), at("to"), &e), 0, "a file is renamed");
+	is(files_rename(&me, at("from"), at("to"), false, &e), 0, "a file is renamed");
 	ok(!is_there(at("from")) && is_there(at("to")), "and has the new name only");
-	is(files_rename(&me, at("to"), at("over"), &e), 0, "it may replace another");
+	is(files_rename(&me, at("to"), at("over"), false, &e), 0, "it may replace another");
 	is_string(file_text(at("over")), "from", "which is gone");
-	is(files_rename(&me, at("over"), at("dir"), &e), -EISDIR, "but no directory");
-	is(files_rename(&me, at("over"), at("dir/in"), &e), 0, "it can move into one");
-	is(files_rename(&me, at("dir"), at("dir/in/x"), &e), -ENOTDIR, "a directory does not move into a file");
-	is(files_rename(&me, at("dir"), at("dir/x"), &e), -EINVAL, "nor into itself");
-	is(files_rename(&me, at("dir/"), at("dir2/"), &e), 0, "slashes behind a directory are fine");
-	is(files_rename(&me, at("none"), at("x"), &e), -ENOENT, "what is missing is not renamed");
-	is(files_rename(&me, at("dir2"), at("none/x"), &e), -ENOENT, "nor to where nothing is");
-	is(files_rename(&me, at("dir2"), "/", &e), -EBUSY, "nor to the root");
-	is(files_rename(&me, "/", at("x"), &e), -EBUSY, "nor the root");
-	is(files_rename(&me, at("dir2"), "x", &e), -EINVAL, "nor to a relative path");
+	is(files_rename(&me, at("over"), at("dir"), false, &e), -EISDIR, "but no directory");
+	is(files_rename(&me, at("over"), at("dir/in"), false, &e), 0, "it can move into one");
+	is(files_rename(&me, at("dir"), at("dir/in/x"), false, &e), -ENOTDIR, "a directory does not move into a file");
+	is(files_rename(&me, at("dir"), at("dir/x"), false, &e), -EINVAL, "nor into itself");
+	is(files_rename(&me, at("dir/"), at("dir2/"), false, &e), 0, "slashes behind a directory are fine");
+	is(files_rename(&me, at("none"), at("x"), false, &e), -ENOENT, "what is missing is not renamed");
+	is(files_rename(&me, at("dir2"), at("none/x"), false, &e), -ENOENT, "nor to where nothing is");
+	is(files_rename(&me, at("dir2"), "/", false, &e), -EBUSY, "nor to the root");
+	is(files_rename(&me, "/", at("x"), false, &e), -EBUSY, "nor the root");
+	is(files_rename(&me, at("dir2"), "x", false, &e), -EINVAL, "nor to a relative path");
+	file_make(at("kept"), "kept", 0600);
+	file_make(at("other"), "other", 0600);
+	is(files_rename(&me, at("other"), at("kept"), true, &e), -EEXIST, "if asked, nothing is replaced");
+	is_string(file_text(at("kept")), "kept", "and it is still there");
+	is(files_rename(&me, at("other"), at("free"), true, &e), 0, "but a free name is taken");
 }
 
 /* In a child with mounts of its own; returns the number of the check that failed. */

@@ -43,6 +43,11 @@ static void test_files(void)
 	is(file_with_number(T_UID, (uint64_t)1 << 32, &request), -EINVAL, "larger ones do not become small");
 	is(file_with_number(T_MODIFIED, (uint64_t)-5, &request), 0, "a time is read");
 	is(request.change.modified_ns, -5, "before 1970 too");
+	is(file_with_number(T_EXCLUSIVE, 1, &request), 0, "what may not be replaced is read");
+	ok(request.exclusive == 1 && !request.below, "and nothing else with it");
+	msg_put_string(&writer, T_BELOW, "a/b");
+	is(requests_file(fields(), &request, &e), 0, "so is what is meant below it");
+	is_string(request.below, "a/b", "as it is");
 	is(file_with_number(T_SIGNAL, 1, &request), -EINVAL, "a field that has no place here is refused");
 	begin();
 	msg_put_string(&writer, T_PATH, "p");

@@ -2,7 +2,9 @@
 #include "watches.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 
 #include "people.h"
 #include "places.h"
@@ -172,6 +174,33 @@ static void test_depth(void)
 	close(top);
 }
 
+/* A directory that is unmounted ends before one that is mounted in it and still open. */
+static void test_unmount(void)
+{
+	int inner;
+
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) {
+		skip("mounts end", "needs the right to mount");
+		return;
+	}
+	directory_make(at("mounts"), 0755);
+	directory_make(at("mounts/outer"), 0755);
+	need(!mount("none", at("mounts/outer"), "tmpfs", 0, NULL), "mount");
+	directory_make(at("mounts/outer/inner"), 0755);
+	need(!mount("none", at("mounts/outer/inner"), "tmpfs", 0, NULL), "mount");
+	inner = open(at("mounts/outer/inner"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	is(watch_as(&me, at("mounts"), true), 0, "mounts are watched");
+	need(!kill(child, SIGSTOP), "kill");
+	need(!umount2(at("mounts/outer"), MNT_DETACH), "umount");
+	close(openat(inner, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	need(!kill(child, SIGCONT), "kill");
+	ok(told(WATCH_OVERFLOW, ""), "when they go in the wrong order, that is told");
+	make(at("mounts/mark"));
+	ok(told(WATCH_CREATED, "mark"), "and the rest is watched on");
+	is(ended(), 0, "to the end");
+	close(inner);
+}
+
 static void test_guest(void)
 {
 	if (!guest_exists()) {
@@ -202,6 +231,7 @@ int main(void)
 	test_end();
 	test_depth();
 	test_guest();
+	test_unmount();
 	place_remove();
 	return tap_end();
 }

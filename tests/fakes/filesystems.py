@@ -155,9 +155,36 @@ class FakeFiles:
 
         await self._run(path, user, action)
 
-    async def rename(self, path: str, to: str, *, user: str) -> None:
+    async def draft(self, path: str, mode: int = 0o644, *, user: str) -> int:
+        def action(root: Path) -> int:
+            place = resolve(root, path, follow=False)
+            _make_parents(place)
+            return os.open(place.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode)
+
+        return await self._run(path, user, action)
+
+    async def place(self, descriptor: int, path: str, *, user: str, exclusive: bool) -> None:
         def action(root: Path) -> None:
-            resolve(root, path, follow=False).rename(resolve(root, to, follow=False))
+            place = resolve(root, path, follow=False)
+            if exclusive:
+                _link_open(descriptor, place)
+                return
+            beside = place.with_name(f".traforo-{descriptor}")
+            _link_open(descriptor, beside)
+            try:
+                beside.rename(place)
+            except OSError:
+                beside.unlink()
+                raise
+
+        await self._run(path, user, action)
+
+    async def rename(self, path: str, to: str, *, user: str, exclusive: bool = False) -> None:
+        def action(root: Path) -> None:
+            place = resolve(root, to, follow=False)
+            if exclusive and os.path.lexists(place):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to)
+            resolve(root, path, follow=False).rename(place)
 
         await self._run(path, user, action)
 
@@ -167,13 +194,20 @@ class FakeFiles:
         *,
         user: str,
         follow: bool = True,
+        below: str | None = None,
+        descriptor: int | None = None,
         mode: int | None = None,
         uid: int | None = None,
         gid: int | None = None,
         modified_at: float | None = None,
     ) -> None:
         def action(root: Path) -> None:
+            if descriptor is not None:
+                _change_open(descriptor, mode, uid, gid, modified_at)
+                return
             place = resolve(root, path, follow=follow)
+            if below is not None:
+                place = _below(place, below)
             if mode is not None and place.is_symlink():
                 raise errors.InvalidRequest(f"cannot change {path!r}: a link has no mode", field="path")
             if uid is not None or gid is not None:
@@ -219,6 +253,34 @@ def _make_parents(place: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place)) from error
 
 
+def _below(base: Path, path: str) -> Path:
+    """Return what is at a relative path, if no link is on the way."""
+    place = base.joinpath(path)
+    for part in place.relative_to(base).parents:
+        if base.joinpath(part).is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return place
+
+
+def _change_open(
+    descriptor: int, mode: int | None, uid: int | None, gid: int | None, modified_at: float | None
+) -> None:
+    os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
+    if mode is not None:
+        os.fchmod(descriptor, mode)
+    if modified_at is not None:
+        os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, round(modified_at * 1e9)))
+
+
+def _link_open(descriptor: int, place: Path) -> None:
+    """Give an open file a name."""
+    links = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(str(descriptor), place, src_dir_fd=links, follow_symlinks=True)
+    finally:
+        os.close(links)
+
+
 def _facts(place: Path, shown: str) -> contract.FileStat:
     found = place.lstat()
     kind = contract.FileKind.OTHER
@@ -237,4 +299,6 @@ def _facts(place: Path, shown: str) -> contract.FileStat:
         gid=found.st_gid,
         modified_at=found.st_mtime,
         target=str(place.readlink()) if kind is contract.FileKind.SYMLINK else None,
+        modified_ns=found.st_mtime_ns,
+        inode=found.st_ino if kind is contract.FileKind.FILE else None,
     )

@@ -14,6 +14,7 @@ import pytest
 
 from tests.security import labs
 from traforo.domain import errors, states
+from traforo.worker.files import trees
 from traforo.worker.runtimes import contract
 
 ROUNDS = 150
@@ -174,6 +175,19 @@ async def test_removing_a_tree_never_leaves_it(sandbox: labs.Sandbox) -> None:
             with contextlib.suppress(*REFUSED):
                 await sandbox.files.remove(tree, user="root", recursive=True)
     assert (await labs.run(sandbox, "ls /srv/keep")).lines == ["canary"]
+
+
+async def test_changing_a_tree_never_leaves_it(sandbox: labs.Sandbox) -> None:
+    """A directory in the tree changes places with a link to another: what that leads to stays as it was."""
+    await labs.run(sandbox, "mkdir /srv/keep; touch /srv/keep/canary; chmod 600 /srv/keep/canary")
+    await labs.run(sandbox, "mkdir -p /tmp/t/d; touch /tmp/t/d/canary; ln -s /srv/keep /tmp/t/l; chown -R 1000 /tmp/t")
+    tree = trees.Tree(sandbox.files, "root")
+    changed = 0
+    async with swapping(sandbox, "/tmp/t/d", "/tmp/t/l"):
+        for _ in range(ROUNDS):
+            changed += await tree.change("/tmp/t", trees.Change(mode=0o4755, uid=1001, gid=1001), recursive=True)
+    assert changed > ROUNDS
+    assert (await labs.run(sandbox, "stat -c %a:%u:%g /srv/keep /srv/keep/canary")).lines == ["755:0:0", "600:0:0"]
 
 
 async def test_a_careless_removal_does_leave_the_tree(sandbox: labs.Sandbox) -> None:

@@ -11,6 +11,8 @@ from tests.security import labs
 from traforo.domain import errors, states
 from traforo.worker.runtimes import contract
 
+WATCHES = 16
+"""So many a sandbox has at once."""
 HELPERS = "grep -lE '^Uid:.1000' /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3"
 
 
@@ -31,18 +33,32 @@ async def test_a_watch_that_is_killed_is_over(sandbox: labs.Sandbox) -> None:
     await again.close()
 
 
-async def test_watches_that_are_stopped_are_the_sandboxes_own_loss(lab: labs.Lab, sandbox: labs.Sandbox) -> None:
-    """It can be watched no more; it does everything else, dies at once, and others are not concerned."""
-    other = await lab.create()
-    for _ in range(16):
+async def test_watches_that_are_stopped_give_their_places_back(sandbox: labs.Sandbox) -> None:
+    """Nothing that the sandbox does to the process of a watch keeps it when nobody reads any more."""
+    for _ in range(WATCHES + 4):
         watch = await sandbox.files.watch("/tmp", user="1000", recursive=False)
         await _signal_helpers(sandbox, "STOP")
         await watch.close()
+    again = await sandbox.files.watch("/tmp", user="1000", recursive=True)
+    await labs.run(sandbox, "touch /tmp/new")
+    assert (await asyncio.wait_for(again.changes(), 10))[0].path == "/tmp/new"
+    await again.close()
+
+
+async def test_watches_that_are_stopped_keep_their_places_while_somebody_reads(
+    lab: labs.Lab, sandbox: labs.Sandbox
+) -> None:
+    """Then it can be watched no more; it does everything else, dies at once, and others are not concerned."""
+    other = await lab.create()
+    watches = [await sandbox.files.watch("/tmp", user="1000", recursive=False) for _ in range(WATCHES)]
+    await _signal_helpers(sandbox, "STOP")
     with pytest.raises(errors.RateLimited):
         await sandbox.files.watch("/tmp", user="1000", recursive=False)
     assert (await labs.run(sandbox, "echo alive")).stdout == b"alive\n"
     await (await other.files.watch("/tmp", user="1000", recursive=False)).close()
     assert (await lab.remove(sandbox)).reason is states.EndReason.DELETED
+    for watch in watches:
+        await watch.close()
 
 
 async def test_a_watch_has_no_more_rights_than_its_user(sandbox: labs.Sandbox) -> None:

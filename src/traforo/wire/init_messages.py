@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MSG_MAX = 160 * 1024
 MSG_FDS_MAX = 16
 
@@ -52,6 +52,8 @@ class Type(enum.IntEnum):
     WATCH = 33
     CONNECT = 34
     USAGE = 35
+    DRAFT = 36
+    PLACE = 37
     GO = 40
     SANDBOX_EXITED = 64
     READY = 65
@@ -126,6 +128,8 @@ class Tag(enum.IntEnum):
     MODIFIED = 93
     USED = 94
     SIZE = 95
+    BELOW = 96
+    EXCLUSIVE = 97
 
 
 class Opcode(enum.IntEnum):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traforo.domain import errors
-from traforo.worker.hosts import cgroups, delegations, disks, features
+from traforo.worker.hosts import cgroups, claims, delegations, disks, features
 from traforo.worker.runtimes.container import drivers
 
 _FILES_WANTED = 20_000
@@ -49,6 +49,7 @@ def report() -> list[Finding]:
         _replacing(found),
         _finding("idmapped layers", found.idmap, "files of the image belong to nobody: package managers fail inside"),
         *_cgroups(cgroups.parse_mounts((proc / "mountinfo").read_text()), (proc / "cgroup").read_text()),
+        _uids(claims.claimed()),
         _disks(),
         _descriptors(),
         *_interpreters(),
@@ -104,6 +105,13 @@ def _cgroups(mounts: Sequence[cgroups.Mount], membership: str) -> list[Finding]:
     detail = str((usable or trees)[0]) if trees else "not mounted"
     findings.append(Finding("cgroup v2 tree", bool(usable), detail, cost))
     return findings
+
+
+def _uids(claimed: Sequence[claims.Range]) -> Finding:
+    """Say whether the workers that run here keep the user ids of their sandboxes apart."""
+    shared = [one.owner for one in claimed if any(one.overlaps(other) for other in claimed)]
+    cost = "their sandboxes may have the same user ids: set TRAFORO_WORKER_UID_BASE" if shared else ""
+    return Finding("user ids", not shared, ", ".join(sorted(shared)), cost)
 
 
 def _disks() -> Finding:

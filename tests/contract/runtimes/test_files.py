@@ -199,6 +199,108 @@ async def test_things_are_renamed(sandbox: Sandbox) -> None:
         await read(sandbox, "/data/a")
 
 
+async def test_a_free_name_can_be_asked_for(sandbox: Sandbox) -> None:
+    """Then nothing is replaced by a rename."""
+    await write(sandbox, "/data/a", b"a")
+    await write(sandbox, "/data/b", b"b")
+    with pytest.raises(errors.Conflict):
+        await sandbox.files.rename("/data/a", "/data/b", user="root", exclusive=True)
+    await sandbox.files.rename("/data/a", "/data/c", user="root", exclusive=True)
+    assert (await read(sandbox, "/data/b"), await read(sandbox, "/data/c")) == (b"b", b"a")
+
+
+async def test_what_is_said_of_a_file_is_what_its_descriptor_says(sandbox: Sandbox) -> None:
+    """To the nanosecond, so that both name one version; the same file rewritten is another."""
+    await write(sandbox, "/data/f", b"data")
+    await outputs.run(sandbox, "ln -s f link; touch -d @1234567890.123456789 f")
+    descriptor = await sandbox.files.open("/data/f", os.O_RDONLY, user="root")
+    found = os.fstat(descriptor)
+    os.close(descriptor)
+    facts = await sandbox.files.stat("/data/f", user="root")
+    assert (facts.modified_ns, facts.size, facts.inode) == (found.st_mtime_ns, found.st_size, found.st_ino)
+    assert facts.modified_ns == 1234567890123456789
+    linked = await sandbox.files.stat("/data/link", user="root")
+    assert (linked.modified_ns, linked.inode) == (facts.modified_ns, facts.inode)
+    await write(sandbox, "/data/f", b"tada")
+    assert (await sandbox.files.stat("/data/f", user="root")).modified_ns != facts.modified_ns
+    for path in ("/data", "/data/link"):
+        assert (await sandbox.files.stat(path, user="root", follow=False)).inode is None
+
+
+async def test_files_of_the_kernel_have_no_versions(subject: subjects.Subject) -> None:
+    """What is opened is a copy."""
+    subject.needs_isolation()
+    sandbox = await subject.create()
+    assert (await sandbox.files.stat("/proc/uptime", user="root")).inode is None
+
+
+async def test_a_draft_has_no_name_until_it_is_placed(sandbox: Sandbox) -> None:
+    """It takes the place of a file, or only a free one; its parents are made, and nothing stays of one that is left."""
+    files = sandbox.files
+    await write(sandbox, "/data/a/old", b"old")
+    descriptor = await files.draft("/data/a/old", 0o640, user="root")
+    os.write(descriptor, b"new")
+    with pytest.raises(errors.Conflict):
+        await files.place(descriptor, "/data/a/old", user="root", exclusive=True)
+    assert await read(sandbox, "/data/a/old") == b"old"
+    await files.place(descriptor, "/data/a/old", user="root", exclusive=False)
+    assert await read(sandbox, "/data/a/old") == b"new"
+    facts = await files.stat("/data/a/old", user="root")
+    assert (facts.mode, facts.inode) == (0o640, os.fstat(descriptor).st_ino)
+    os.close(descriptor)
+    descriptor = await files.draft("/data/b/c/new", user="root")
+    listing = await files.list("/data", user="root", recursive=True, limit=100)
+    assert {entry.path for entry in listing.entries} == {"/data/a", "/data/a/old", "/data/b", "/data/b/c"}
+    await files.place(descriptor, "/data/b/c/new", user="root", exclusive=True)
+    assert await read(sandbox, "/data/b/c/new") == b""
+    with pytest.raises(errors.InvalidRequest):
+        await files.place(descriptor, "/data/b/c", user="root", exclusive=False)
+    os.close(descriptor)
+    os.close(await files.draft("/data/left", user="root"))
+    assert (await outputs.run(sandbox, "ls -A; ls -A b")).stdout == b"a\nb\nc\n"
+
+
+async def test_drafts_are_made_with_the_rights_of_the_user(subject: subjects.Subject) -> None:
+    """Neither begun nor named where the user may not write; what belongs to the user stays the user's."""
+    subject.needs_isolation()
+    sandbox = await subject.create()
+    await outputs.run(sandbox, "mkdir shut open; chmod 755 shut; chmod 777 open")
+    with pytest.raises(errors.Forbidden):
+        await sandbox.files.draft("/data/shut/f", user="1000")
+    descriptor = await sandbox.files.draft("/data/open/f", user="1000")
+    with pytest.raises(errors.Forbidden):
+        await sandbox.files.place(descriptor, "/data/shut/f", user="1000", exclusive=False)
+    await sandbox.files.place(descriptor, "/data/open/f", user="1000", exclusive=False)
+    os.close(descriptor)
+    assert (await sandbox.files.stat("/data/open/f", user="root")).uid == 1000
+
+
+async def test_what_is_below_is_changed_without_links(sandbox: Sandbox) -> None:
+    """A link on the way is refused, and one at the end is changed itself."""
+    await outputs.run(sandbox, "mkdir -p t/d; echo x > t/d/f; echo x > out; ln -s ../out t/l; ln -s d t/to")
+    files = sandbox.files
+    await files.change("/data/t", user="root", below="d/f", mode=0o751)
+    assert (await files.stat("/data/t/d/f", user="root")).mode == 0o751
+    with pytest.raises(errors.InvalidRequest):
+        await files.change("/data/t", user="root", below="to/f", mode=0o700)
+    before = await files.stat("/data/out", user="root")
+    await files.change("/data/t", user="root", below="l", modified_at=5.0)
+    assert (await files.stat("/data/t/l", user="root", follow=False)).modified_at == 5.0
+    assert await files.stat("/data/out", user="root") == before
+
+
+async def test_an_open_file_is_changed_wherever_it_is(sandbox: Sandbox) -> None:
+    """Its path names something else by now."""
+    await write(sandbox, "/data/f", b"x")
+    descriptor = await sandbox.files.open("/data/f", os.O_WRONLY, user="root")
+    await outputs.run(sandbox, "mv f g; echo y > f; chmod 600 f")
+    await sandbox.files.change("/data/f", user="root", descriptor=descriptor, mode=0o4711, modified_at=7.0)
+    os.close(descriptor)
+    facts = await sandbox.files.stat("/data/g", user="root")
+    assert (facts.mode, facts.modified_at) == (0o4711, 7.0)
+    assert (await sandbox.files.stat("/data/f", user="root")).mode == 0o600
+
+
 async def test_an_unknown_user(sandbox: Sandbox) -> None:
     """Said to be one."""
     with pytest.raises(errors.NotFound) as caught:

@@ -82,6 +82,21 @@ async def test_json_limits(client: httpx2.AsyncClient, monkeypatch: pytest.Monke
     assert problem(await client.get("/files?path=/tmp/f&encoding=utf8"), 413)["limit"] == 100
 
 
+async def test_stat_names_the_version_that_is_read(client: httpx2.AsyncClient, bench: benches.Bench) -> None:
+    """So what was looked at can be asked for, or replaced, if it is still that; only files have versions."""
+    seen = set()
+    for content in (b"one", b"two"):
+        (bench.root / "tmp" / "f").write_bytes(content)
+        told = read(await client.get("/files/stat?path=/tmp/f"), 200, schemas.FileStat)["etag"]
+        assert told == (await client.get("/files?path=/tmp/f")).headers["etag"]
+        assert (await client.get("/files?path=/tmp/f", headers={"if-match": told})).status_code == 200
+        seen.add(told)
+    assert len(seen) == 2
+    (bench.root / "tmp" / "l").symlink_to("f")
+    for path in ("/tmp", "/tmp/l"):
+        assert read(await client.get(f"/files/stat?path={path}"), 200, schemas.FileStat)["etag"] is None
+
+
 async def test_stat(client: httpx2.AsyncClient, bench: benches.Bench) -> None:
     """Facts are told of the thing itself; nothing there is an answer too."""
     (bench.root / "tmp" / "f").write_bytes(b"123")

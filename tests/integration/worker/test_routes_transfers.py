@@ -1,6 +1,7 @@
 """Reading and writing one file over HTTP: parts, versions, conditions, and the moment at which a file is replaced."""
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -169,8 +170,52 @@ async def test_what_is_not_replaced(client: httpx2.AsyncClient, bench: benches.B
     assert (alone.stat().st_ino, alone.read_bytes()) == (inode, b"3")
 
 
-async def test_where_it_cannot_be_replaced(
+async def refuse_drafts(path: str, *_: Any, **__: Any) -> int:
+    """Play a file system that has no files without names."""
+    raise errors.InvalidRequest(f"not {path}") from OSError(errno.EOPNOTSUPP, "not supported")
+
+
+async def test_what_is_not_whole_has_no_name(bench: benches.Bench, file: Path) -> None:
+    """So nobody can put something else in its place, and nothing of it stays when the worker dies."""
+    running = bench.entry.running
+    assert running is not None
+    for path in ("/tmp/f", "/tmp/new"):
+        writing = await replacements.begin(running.files, path, user="root")
+        os.write(writing.fd, b"half")
+        assert [found.name for found in file.parent.iterdir()] == ["f"]
+        await writing.abandon()
+    assert ([found.name for found in file.parent.iterdir()], file.read_bytes()) == (["f"], DATA)
+
+
+async def test_where_every_file_has_a_name(
     bench: benches.Bench, client: httpx2.AsyncClient, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has one of its own until it is whole; the file that was written takes its place, whatever has that name."""
+    running = bench.entry.running
+    assert running is not None
+    monkeypatch.setattr(running.files, "draft", refuse_drafts)
+    inode = file.stat().st_ino
+    assert (await client.put("/files?path=/tmp/f", content=b"x")).status_code == 200
+    assert (file.stat().st_ino == inode, file.read_bytes()) == (False, b"x")
+    new = await client.put("/files?path=/tmp/new&mode=4755", content=b"y", headers={"if-none-match": "*"})
+    assert (new.status_code, (file.parent / "new").stat().st_mode & 0o7777) == (200, 0o4755)
+    (file.parent / "new").unlink()
+    assert [path.name for path in file.parent.iterdir()] == ["f"]
+    writing = await replacements.begin(running.files, "/tmp/f", user="root", mode=0o4750)
+    os.write(writing.fd, b"written")
+    (name,) = file.parent.glob(replacements.PREFIX + "*")
+    name.rename(file.parent / "away")
+    (file.parent / "victim").write_bytes(b"untouched")
+    name.symlink_to("victim")
+    await writing.commit()
+    victim = file.parent / "victim"
+    assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"written", 0o4750)
+    assert (victim.read_bytes(), stat.S_IMODE(victim.stat().st_mode) == 0o4750) == (b"untouched", False)
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_where_it_cannot_be_replaced(
+    bench: benches.Bench, client: httpx2.AsyncClient, file: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     """Where the directory forbids a file beside it, the file itself is written."""
     running = bench.entry.running
@@ -182,7 +227,11 @@ async def test_where_it_cannot_be_replaced(
             raise errors.Forbidden("not here")
         return await real(path, *arguments, **options)
 
+    async def forbidden(*_: object, **__: object) -> int:
+        raise errors.Forbidden("not here")
+
     monkeypatch.setattr(running.files, "open", guarded)
+    monkeypatch.setattr(running.files, "draft", refuse_drafts if named else forbidden)
     inode = file.stat().st_ino
     assert (await client.put("/files?path=/tmp/f", content=b"x")).status_code == 200
     assert (file.stat().st_ino, file.read_bytes()) == (inode, b"x")
@@ -200,6 +249,9 @@ async def test_a_refusal_names_what_was_asked_for(
         raise errors.Forbidden(f"not {path}")
 
     monkeypatch.setattr(running.files, "open", refused)
+    monkeypatch.setattr(running.files, "draft", refused)
+    assert problem(await client.put("/files?path=/tmp/new", content=b"x"), 403)["message"] == "not /tmp/new"
+    monkeypatch.setattr(running.files, "draft", refuse_drafts)
     assert problem(await client.put("/files?path=/tmp/new", content=b"x"), 403)["message"] == "not /tmp/new"
 
 
@@ -216,11 +268,13 @@ async def test_owners_that_cannot_be_kept(
         values = [*found[:4], 999, 999, *found[6:10]]
         return os.stat_result([*values, *[0.0] * 3, *[0] * 3])
 
-    def refuse(*_: object) -> None:
-        raise PermissionError
+    async def refuse(*_: object, **__: object) -> None:
+        raise errors.Forbidden("not yours")
 
+    running = bench.entry.running
+    assert running is not None
     monkeypatch.setattr(os, "fstat", others)
-    monkeypatch.setattr(os, "fchown", refuse)
+    monkeypatch.setattr(running.files, "change", refuse)
     inode = file.stat().st_ino
     assert (await client.put("/files?path=/tmp/f", content=b"x")).status_code == 200
     assert (file.stat().st_ino, file.read_bytes()) == (inode, b"x")
@@ -248,7 +302,7 @@ async def test_a_full_disk_keeps_the_old_file(
 
     running = bench.entry.running
     assert running is not None
-    monkeypatch.setattr(running.files, "rename", full)
+    monkeypatch.setattr(running.files, "place", full)
     assert problem(await client.put("/files?path=/tmp/f", content=b"x"), 507)["code"] == "disk_full"
     assert file.read_bytes() == DATA
     assert [path.name for path in file.parent.iterdir()] == ["f"]

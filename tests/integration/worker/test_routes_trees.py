@@ -84,10 +84,10 @@ async def test_move_to_another_file_system(
     assert running is not None
     real = running.files.rename
 
-    async def rename(path: str, to: str, *, user: str) -> None:
+    async def rename(path: str, to: str, **options: Any) -> None:
         if path == "/tmp/t":
             raise errors.InvalidRequest("other file system") from OSError(errno.EXDEV, "cross-device")
-        await real(path, to, user=user)
+        await real(path, to, **options)
 
     monkeypatch.setattr(running.files, "rename", rename)
     before = tree(top)

@@ -138,6 +138,8 @@ class FileStat(fields.AnswerModel):
     modified_at: fields.Timestamp | None = None
     target: str | None = None
     """Where a symbolic link points."""
+    etag: Annotated[str | None, Field(examples=['"187a3f2c1d9e4b00-6-2a"'])] = None
+    """Names this version of a file's content, as `ETag` of reading it does; null for what is not a file."""
 
 
 class FileEntry(fields.AnswerModel):

@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from traforo.worker.runtimes import contract
+
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"')
 _LAST_SECOND = 253402300799  # of the year 9999, the last that a date of HTTP can say
 
@@ -65,7 +67,14 @@ def of(headers: Mapping[str, str]) -> Conditions:
 
 def etag(found: os.stat_result) -> str:
     """Return the entity tag of an open file."""
-    return f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
+    return _etag(found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def etag_of(found: contract.FileStat) -> str | None:
+    """Return the entity tag that reading a path would give; None for what is no file, or where it cannot be told."""
+    if found.kind is not contract.FileKind.FILE or found.modified_ns is None or found.inode is None:
+        return None
+    return _etag(found.modified_ns, found.size, found.inode)
 
 
 def last_modified(found: os.stat_result) -> str:
@@ -117,6 +126,10 @@ def names(header: str, tag: str, *, weak: bool = False) -> bool:
         return True
     said = (found[0] for found in _TAG.finditer(header))
     return any(one == tag or (weak and one.removeprefix("W/") == tag) for one in said)
+
+
+def _etag(modified_ns: int, size: int, inode: int) -> str:
+    return f'"{modified_ns:x}-{size:x}-{inode:x}"'
 
 
 def _changed_since(header: str, found: os.stat_result) -> bool | None:

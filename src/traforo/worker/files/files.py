@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from traforo.api import threads
 from traforo.domain import errors
 from traforo.worker import insides
-from traforo.worker.files import changes, conditions, descriptors, paths, replacements, walks
+from traforo.worker.files import changes, conditions, descriptors, paces, paths, replacements, walks
 from traforo.worker.runtimes import contract
 from traforo.worker.sandboxes import activities, entries
 
@@ -85,6 +85,8 @@ class Files:
     def __init__(self) -> None:
         self.turns = walks.Turns()
         """Who walks a tree."""
+        self.paces = paces.Paces()
+        """Who compares names."""
         self.watches = changes.Watches()
         """Who is told of changes."""
 

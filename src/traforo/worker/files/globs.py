@@ -7,6 +7,7 @@ that is searched. Time is bounded by the product of both lengths: names come fro
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -34,13 +35,23 @@ class Glob:
         if "/" not in pattern.rstrip("/"):
             parts.insert(0, "**")
         self._directories_only = pattern.endswith("/")
-        self._segments = _segments(parts)
+        segments = _segments(parts)
+        # What stands behind the last `**` is about the last names, and most names fail there.
+        self._tail = list(itertools.takewhile(lambda segment: segment is not None, reversed(segments)))
+        self._segments = segments[: len(segments) - len(self._tail)]
 
     def fits(self, path: str, *, directory: bool = False) -> bool:
         """Tell whether a path, relative to where the search began, fits."""
         if self._directories_only and not directory:
             return False
-        return _fits(self._segments, path.split("/"))
+        if not self._segments:
+            names = path.split("/")
+            return len(names) == len(self._tail) and _ends(self._tail, names)
+        names = path.rsplit("/", len(self._tail))
+        rest = len(names) - len(self._tail)
+        if rest < 0 or not _ends(self._tail, names):
+            return False
+        return len(self._segments) == 1 or _fits(self._segments, names[0].split("/") if rest else [])
 
 
 def _segments(parts: Sequence[str]) -> list[_Segment]:
@@ -61,6 +72,11 @@ def _matcher(part: str) -> _Segment:
         return re.compile(fnmatch.translate(part)).match
     except re.error as error:
         raise errors.InvalidRequest(f"cannot use the pattern {part[:80]!r}: {error}", field="pattern") from error
+
+
+def _ends(tail: Sequence[_Segment], names: Sequence[str]) -> bool:
+    """Tell whether the last names fit, given what they are to be from the last one on."""
+    return all(segment is None or segment(name) for segment, name in zip(tail, reversed(names), strict=False))
 
 
 def _fits(segments: Sequence[_Segment], names: Sequence[str]) -> bool:

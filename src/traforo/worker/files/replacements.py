@@ -1,5 +1,7 @@
-"""Files that take another's place when they are whole: written beside it under a name of their own, then renamed.
+"""Files that take another's place when they are whole: written beside it without a name, which they get at the end.
 
+A file without a name is nobody's to swap for another, and is gone when the worker dies. A file system that has no such
+files (an overlay before Linux 6.1) gets one with a name of its own, and it too is placed and changed by descriptor.
 Whoever reads the file meanwhile sees the old one or the new one and nothing between. Where that would change more than
 the content (another name of the file would keep the old one, the owner could not be kept, the directory may not be
 written) it is not done: the file itself is written then, as by any command. It decides nothing about content.
@@ -20,7 +22,7 @@ from traforo.worker.files import conditions, descriptors
 from traforo.worker.runtimes import contract
 
 PREFIX = ".traforo-"
-"""How the name of a file begins that is not whole yet. One stays behind only if the worker dies meanwhile."""
+"""How the name of what is not whole yet begins, where it has to have one. It stays behind only if the worker dies."""
 DEFAULT_MODE = 0o644
 """Permission bits of a new file."""
 _PERMISSIONS = 0o777
@@ -35,8 +37,10 @@ class Writing:
     path: str
     user: str
     fd: int
+    in_place: bool = False
+    """Whether the file itself is written."""
     temporary: str | None = None
-    """What it is called until it is whole; None where the file itself is written."""
+    """What it is called until it is whole, where it has a name."""
     exclusive: bool = False
     mode: int | None = None
     """Permission bits that are still to be set."""
@@ -44,30 +48,30 @@ class Writing:
     async def commit(self) -> os.stat_result:
         """Put it in its place, and return its facts. Raises `PreconditionFailed` where another came first."""
         if self.mode is not None:
-            await self.files.change(self.temporary or self.path, user=self.user, mode=self.mode)
+            await self.files.change(self.path, user=self.user, descriptor=self.fd, mode=self.mode)
         found = os.fstat(self.fd)
-        if self.temporary is not None:
-            await self._place(self.temporary)
+        if not self.in_place:
+            await self._place()
         self._close()
         return found
 
     async def abandon(self) -> None:
-        """Remove what is not whole. Idempotent, without effect after `commit`, and goes on when it is cancelled."""
+        """Let go of what is not whole. Idempotent, without effect after `commit`, and goes on when it is cancelled."""
         if self.fd < 0:
             return
         self._close()
         if self.temporary is not None:
             await asyncio.shield(asyncio.ensure_future(self._forget(self.temporary)))
 
-    async def _place(self, temporary: str) -> None:
-        if not self.exclusive:
-            await self.files.rename(temporary, self.path, user=self.user)
-            return
+    async def _place(self) -> None:
         try:
-            await self.files.link(temporary, self.path, user=self.user)
+            await self.files.place(self.fd, self.path, user=self.user, exclusive=self.exclusive)
         except errors.Conflict as error:
+            if not self.exclusive:
+                raise
             raise exists(self.path) from error
-        await self._forget(temporary)
+        if self.temporary is not None:
+            await self._forget(self.temporary)
 
     async def _forget(self, temporary: str) -> None:
         with contextlib.suppress(errors.TraforoError):
@@ -103,7 +107,7 @@ async def begin(
     found = await _examined(files, path, user, facts, wanted)
     replaceable = facts.kind is contract.FileKind.FILE and facts.mode & _WRITABLE and _beside(path)
     if replaceable and found is not None and found.st_nlink == 1:
-        writing = await _beside_existing(files, path, user, found, mode)
+        writing = await _beside_existing(files, path, user, facts, found, mode)
         if writing is not None:
             return writing
     return await _in_place(files, path, user, mode)
@@ -164,33 +168,36 @@ async def _examined(
 
 
 async def _new(files: contract.Files, path: str, user: str, mode: int | None, *, exclusive: bool) -> Writing:
-    temporary = _beside(path)
     bits = DEFAULT_MODE if mode is None else mode
-    if temporary is None:
-        return await _in_place(files, path, user, mode, os.O_EXCL if exclusive else 0)
+    more = os.O_EXCL if exclusive else 0
+    if _beside(path) is None:
+        return await _in_place(files, path, user, mode, more)
     try:
-        fd = await _opened(files, temporary, user, bits)
+        fd, temporary = await _begun(files, path, user, bits)
     except (errors.Forbidden, errors.NotFound):
         # Refused here as well, in words about the path that was asked for.
-        return await _in_place(files, path, user, mode, os.O_EXCL if exclusive else 0)
-    return Writing(files, path, user, fd, temporary, exclusive, bits if bits & ~_PERMISSIONS else None)
+        return await _in_place(files, path, user, mode, more)
+    later = bits if bits & ~_PERMISSIONS else None
+    return Writing(files, path, user, fd, temporary=temporary, exclusive=exclusive, mode=later)
 
 
 async def _beside_existing(
-    files: contract.Files, path: str, user: str, found: os.stat_result, mode: int | None
+    files: contract.Files,
+    path: str,
+    user: str,
+    facts: contract.FileStat,
+    found: os.stat_result,
+    mode: int | None,
 ) -> Writing | None:
     """Begin a file that will have the owner of the one it replaces; None where that cannot be."""
-    temporary = _beside(path)
     bits = found.st_mode & _PERMISSIONS if mode is None else mode
-    if temporary is None:
-        return None
     try:
-        fd = await _opened(files, temporary, user, bits)
+        fd, temporary = await _begun(files, path, user, bits)
     except errors.Forbidden:
         return None
-    writing = Writing(files, path, user, fd, temporary, mode=bits if bits & ~_PERMISSIONS else None)
+    writing = Writing(files, path, user, fd, temporary=temporary, mode=bits if bits & ~_PERMISSIONS else None)
     try:
-        owned = await _owned(writing, temporary, found)
+        owned = await _owned(writing, facts, found)
     except BaseException:
         await writing.abandon()
         raise
@@ -200,20 +207,14 @@ async def _beside_existing(
     return writing
 
 
-async def _owned(writing: Writing, temporary: str, wanted: os.stat_result) -> bool:
-    """Give a new file the owner of the one that it replaces, where the user may: its root alone.
-
-    That is done by descriptor: by its name, somebody who may write the directory could have another file given away.
-    """
+async def _owned(writing: Writing, facts: contract.FileStat, wanted: os.stat_result) -> bool:
+    """Give a new file the owner of the one that it replaces, where the user may."""
     found = os.fstat(writing.fd)
     if (found.st_uid, found.st_gid) == (wanted.st_uid, wanted.st_gid):
         return True
-    facts = await writing.files.stat(temporary, user=writing.user, follow=False)
-    if facts.uid:
-        return False
     try:
-        os.fchown(writing.fd, wanted.st_uid, wanted.st_gid)
-    except OSError:  # a worker without root
+        await writing.files.change(writing.path, user=writing.user, descriptor=writing.fd, uid=facts.uid, gid=facts.gid)
+    except (errors.Forbidden, errors.InvalidRequest):
         return False
     return True
 
@@ -226,7 +227,7 @@ async def _in_place(files: contract.Files, path: str, user: str, mode: int | Non
         if more and number(error) in {errno.EEXIST, None}:
             raise exists(path) from error
         raise
-    writing = Writing(files, path, user, fd, mode=mode)
+    writing = Writing(files, path, user, fd, in_place=True, mode=mode)
     try:
         descriptors.check(fd, path)
     except BaseException:
@@ -235,14 +236,22 @@ async def _in_place(files: contract.Files, path: str, user: str, mode: int | Non
     return writing
 
 
-async def _opened(files: contract.Files, temporary: str, user: str, mode: int) -> int:
-    fd = await files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode & _PERMISSIONS, user=user)
+async def _begun(files: contract.Files, path: str, user: str, mode: int) -> tuple[int, str | None]:
+    """Open a new file in the directory of a path; return it and its name, if it has to have one."""
+    temporary: str | None = None
     try:
-        descriptors.check(fd, temporary)
+        fd = await files.draft(path, mode & _PERMISSIONS, user=user)
+    except errors.InvalidRequest as error:
+        temporary = _beside(path)
+        if number(error) != errno.EOPNOTSUPP or temporary is None:
+            raise
+        fd = await files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode & _PERMISSIONS, user=user)
+    try:
+        descriptors.check(fd, path)
     except BaseException:
         os.close(fd)
         raise
-    return fd
+    return fd, temporary
 
 
 def _beside(path: str) -> str | None:

@@ -13,12 +13,12 @@ import os
 import posixpath
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from traforo.api import threads
 from traforo.domain import errors
-from traforo.worker.files import descriptors, files, globs, openings, walks
+from traforo.worker.files import descriptors, files, globs, openings, paces, walks
 from traforo.worker.runtimes import contract
 
 MAX_TEXT_CHARACTERS = 1024
@@ -148,6 +148,7 @@ async def find(
     path: str,
     *,
     user: str,
+    work: paces.Paces,
     glob: globs.Glob,
     kind: contract.FileKind | None,
     after: str | None,
@@ -159,23 +160,32 @@ async def find(
     """
     found: list[contract.FileStat] = []
     begin = None if after is None else os.fsencode(after)
-    pace = _Pace()
-    for facts in await walks.walk(inside, path, user=user):
-        await pace.step()
-        if kind is not None and facts.kind is not kind:
-            continue
-        if begin is not None and os.fsencode(facts.path) <= begin:
-            continue
-        directory = facts.kind is contract.FileKind.DIRECTORY
-        if glob.fits(walks.relative(path, facts.path), directory=directory):
-            if len(found) == limit:
-                return found, True
-            found.append(facts)
+    end = time.monotonic() + MAX_SECONDS
+    entries = await walks.walk(inside, path, user=user)
+    async with _comparing(work, end) as step:
+        for facts in entries:
+            await step()
+            if kind is not None and facts.kind is not kind:
+                continue
+            if begin is not None and os.fsencode(facts.path) <= begin:
+                continue
+            directory = facts.kind is contract.FileKind.DIRECTORY
+            if glob.fits(walks.relative(path, facts.path), directory=directory):
+                if len(found) == limit:
+                    return found, True
+                found.append(facts)
     return found, False
 
 
 async def search(
-    inside: contract.Files, path: str, *, user: str, needle: Needle, glob: globs.Glob | None, limit: int
+    inside: contract.Files,
+    path: str,
+    *,
+    user: str,
+    work: paces.Paces,
+    needle: Needle,
+    glob: globs.Glob | None,
+    limit: int,
 ) -> Found:
     """Return the lines of the files below a directory, or of one file, that have a text.
 
@@ -185,9 +195,7 @@ async def search(
     base, found = posixpath.dirname(path), [facts]
     if facts.kind is contract.FileKind.DIRECTORY:
         base, found = path, await walks.walk(inside, path, user=user)
-    fitting = [one for one in found if one.kind is contract.FileKind.FILE]
-    if glob is not None:
-        fitting = [one async for one in _fitting(glob, base, fitting)]
+    fitting = await _fitting(work, glob, base, found)
     looking = _Looking(needle, limit)
     with contextlib.suppress(TimeoutError):
         async with (
@@ -202,34 +210,33 @@ async def search(
     return Found(looking.matches, truncated=True)
 
 
-async def _fitting(glob: globs.Glob, base: str, found: Sequence[contract.FileStat]) -> AsyncIterator[contract.FileStat]:
-    pace = _Pace()
-    for facts in found:
-        await pace.step()
-        if glob.fits(walks.relative(base, facts.path)):
-            yield facts
+async def _fitting(
+    work: paces.Paces, glob: globs.Glob | None, base: str, found: Sequence[contract.FileStat]
+) -> list[contract.FileStat]:
+    """Return the files among what was found, those whose path fits. Raises `TooLarge`."""
+    fitting = []
+    async with _comparing(work, time.monotonic() + MAX_SECONDS) as step:
+        for facts in found:
+            await step()
+            if facts.kind is contract.FileKind.FILE and (glob is None or glob.fits(walks.relative(base, facts.path))):
+                fitting.append(facts)
+    return fitting
 
 
-class _Pace:
-    """Lets others have their turn now and then: how long an entry takes is up to whoever made it and its pattern."""
+@contextlib.asynccontextmanager
+async def _comparing(work: paces.Paces, end: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Give what is called before each entry is compared. It raises `TooLarge` after `end`, of the monotonic clock."""
+    async with work.work() as pace:
 
-    def __init__(self) -> None:
-        self._end = time.monotonic() + MAX_SECONDS
-        self._until = 0.0
+        async def step() -> None:
+            if await pace.step() and time.monotonic() > end:
+                raise errors.TooLarge(
+                    f"cannot compare all names within {MAX_SECONDS:g} s",
+                    limit=int(MAX_SECONDS),
+                    hint="ask for a directory below it, or with a simpler pattern",
+                )
 
-    async def step(self) -> None:
-        """Go on with the next entry. Raises `TooLarge` after `MAX_SECONDS`."""
-        now = time.monotonic()
-        if now < self._until:
-            return
-        if now > self._end:
-            raise errors.TooLarge(
-                f"cannot compare all names within {MAX_SECONDS:g} s",
-                limit=int(MAX_SECONDS),
-                hint="ask for a directory below it, or with a simpler pattern",
-            )
-        await asyncio.sleep(0)
-        self._until = time.monotonic() + walks.SLICE_SECONDS
+        yield step
 
 
 class _Looking:

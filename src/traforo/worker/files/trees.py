@@ -20,6 +20,8 @@ from traforo.worker.files import descriptors, files, replacements, walks
 from traforo.worker.runtimes import contract
 
 _OWNER_MAY_ENTER = 0o700
+_SWAPPED = {errno.ELOOP, errno.ENOTDIR, errno.EOPNOTSUPP}
+"""What is said of a path on which something else stands by now than what was found there."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class Change:
 class _Copying:
     """One copy that is being made."""
 
+    to: str
+    """Where the copy is made."""
     overwrite: bool
     keep: bool = False
     """Owners, times and all mode bits as they were, where the user may set them: for a move."""
@@ -74,11 +78,11 @@ class Tree:
         if not overwrite:
             await self._check_free(to)
         try:
-            await self.files.rename(path, to, user=self.user)
+            await self._rename(path, to, overwrite=overwrite)
         except errors.InvalidRequest as error:
             if replacements.number(error) != errno.EXDEV:
                 raise
-            await self._move_between(path, to)
+            await self._move_between(path, to, overwrite=overwrite)
 
     async def copy(self, path: str, to: str, *, recursive: bool, overwrite: bool) -> Copied:
         """Copy a file, or with `recursive` a directory and all that is in it. A link at `path` is followed.
@@ -88,7 +92,7 @@ class Tree:
         """
         _check(path, to, "copy")
         facts = await self.files.stat(path, user=self.user)
-        copying = _Copying(overwrite)
+        copying = _Copying(to, overwrite)
         if facts.kind is contract.FileKind.FILE:
             if not overwrite:
                 await self._check_free(to)
@@ -124,22 +128,32 @@ class Tree:
         found = await walks.walk(self.files, path, user=self.user)
         changed = 1
         for facts in reversed(found):  # what is in a directory before its own bits may shut it
-            with contextlib.suppress(errors.NotFound):
-                await self._change_below(facts, wanted)
+            try:
+                await self._change_below(path, facts, wanted)
                 changed += 1
+            except errors.NotFound:
+                continue
+            except errors.InvalidRequest as error:
+                if replacements.number(error) not in _SWAPPED:
+                    raise
         await self._apply(path, wanted, follow=True)
         return changed
 
-    async def _change_below(self, facts: contract.FileStat, wanted: Change) -> None:
+    async def _change_below(self, base: str, facts: contract.FileStat, wanted: Change) -> None:
+        """Change what was found below a directory. Somebody else may write there: no link on the way is followed."""
         if facts.kind is contract.FileKind.SYMLINK:
             wanted = Change(None, wanted.uid, wanted.gid, wanted.modified_at)
-        await self._apply(facts.path, wanted, follow=False)
+        await self._apply(base, wanted, follow=True, below=walks.relative(base, facts.path))
 
-    async def _apply(self, path: str, wanted: Change, *, follow: bool) -> None:
+    async def _apply(
+        self, path: str, wanted: Change, *, follow: bool, below: str | None = None, descriptor: int | None = None
+    ) -> None:
         await self.files.change(
             path,
             user=self.user,
             follow=follow,
+            below=below,
+            descriptor=descriptor,
             mode=wanted.mode,
             uid=wanted.uid,
             gid=wanted.gid,
@@ -153,23 +167,29 @@ class Tree:
             if not replacements.missing(error):
                 raise
             return
-        raise errors.Conflict(
-            f"cannot use {to[:200]!r}: it exists already", hint="ask with 'overwrite': true to replace it"
-        )
+        raise _taken(to)
 
-    async def _move_between(self, path: str, to: str) -> None:
+    async def _rename(self, path: str, to: str, *, overwrite: bool) -> None:
+        try:
+            await self.files.rename(path, to, user=self.user, exclusive=not overwrite)
+        except errors.Conflict as error:
+            if overwrite:
+                raise
+            raise _taken(to) from error
+
+    async def _move_between(self, path: str, to: str, *, overwrite: bool) -> None:
         """Move to another file system: the copy takes its place when it is whole, then the old one goes."""
         facts = await self.files.stat(path, user=self.user, follow=False)
         directory = posixpath.dirname(to.rstrip("/"))
         temporary = posixpath.join(directory, replacements.PREFIX + secrets.token_hex(8))
-        copying = _Copying(overwrite=False, keep=True)
+        copying = _Copying(temporary, overwrite=False, keep=True)
         try:
             if facts.kind is contract.FileKind.DIRECTORY:
                 await self._copy_tree(facts, temporary, copying)
             else:
                 await self._copy_entry(facts, temporary, copying)
             _check_whole(copying.done, path)
-            await self.files.rename(temporary, to, user=self.user)
+            await self._rename(temporary, to, overwrite=overwrite)
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._forget(temporary)))
             raise
@@ -180,7 +200,11 @@ class Tree:
             await self.files.remove(path, user=self.user, recursive=True)
 
     async def _copy_tree(self, top: contract.FileStat, to: str, copying: _Copying) -> None:
-        """Copy a directory. What is in it is known before the first copy is made, so a copy into itself ends."""
+        """Copy a directory. What is in it is known before the first copy is made, so a copy into itself ends.
+
+        Each copy is made by its whole path: directories that were there may be links, and are written through. So in a
+        tree that another user of the sandbox may write, that one can have copies made elsewhere, as with `cp -r`.
+        """
         with self.turn():
             await self._copy_walked(top, to, copying)
 
@@ -200,9 +224,9 @@ class Tree:
                 copying.done.skipped += 1
         for place, facts in reversed(copying.late):
             if copying.keep:
-                await self._keep(facts, place)
+                await self._keep(facts, place, copying)
             else:
-                await self.files.change(place, user=self.user, mode=facts.mode)
+                await self._apply_to_copy(place, Change(mode=facts.mode), copying)
 
     async def _copy_directory(self, facts: contract.FileStat, to: str, copying: _Copying) -> None:
         first = not copying.done.entries
@@ -218,22 +242,31 @@ class Tree:
         elif facts.kind is contract.FileKind.SYMLINK and facts.target:
             await self.place_link(facts.target, to, overwrite=copying.overwrite)
             copying.done.entries += 1
+            if copying.keep:
+                await self._keep(facts, to, copying)
         else:
             copying.done.skipped += 1
-            return
-        if copying.keep:
-            await self._keep(facts, to)
 
-    async def _keep(self, facts: contract.FileStat, to: str) -> None:
-        """Give a copy what its original has, as far as the user may: owner, bits and time, or bits and time."""
+    async def _keep(self, facts: contract.FileStat, to: str, copying: _Copying, descriptor: int | None = None) -> None:
+        """Give a copy what its original has, as far as the user may: owner, bits and time, or bits and time.
+
+        A file is changed while it is open. A directory or a link has no descriptor here: it is what stands in its
+        place, reached from where the copy began and through no link.
+        """
         mode = None if facts.kind is contract.FileKind.SYMLINK else facts.mode
         for wanted in (
             Change(mode, facts.uid, facts.gid, facts.modified_at),
             Change(mode, None, None, facts.modified_at),
         ):
             with contextlib.suppress(errors.Forbidden, errors.InvalidRequest):
-                await self._apply(to, wanted, follow=False)
+                await self._apply_to_copy(to, wanted, copying, descriptor)
                 return
+
+    async def _apply_to_copy(self, to: str, wanted: Change, copying: _Copying, descriptor: int | None = None) -> None:
+        below = walks.relative(copying.to, to) or None
+        # Where something was there before, it may have been a link to a directory.
+        follow = below is not None and copying.overwrite
+        await self._apply(copying.to, wanted, follow=follow, below=below, descriptor=descriptor)
 
     async def place_link(self, target: str, path: str, *, overwrite: bool) -> None:
         """Make a symbolic link, with `overwrite` in the place of a file or link. Raises `Conflict`."""
@@ -253,6 +286,8 @@ class Tree:
             )
             try:
                 copying.done.bytes += await copy_content(source, writing.fd, facts.path)
+                if copying.keep:
+                    await self._keep(facts, to, copying, writing.fd)
                 await writing.commit()
             finally:
                 await writing.abandon()
@@ -277,6 +312,12 @@ async def copy_content(source: files.OpenFile, to: int, path: str) -> int:
                 break
             left -= copied
     return source.size - left
+
+
+def _taken(to: str) -> errors.Conflict:
+    return errors.Conflict(
+        f"cannot use {to[:200]!r}: it exists already", hint="ask with 'overwrite': true to replace it"
+    )
 
 
 def _check_whole(done: Copied, path: str) -> None:

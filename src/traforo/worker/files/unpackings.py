@@ -76,7 +76,7 @@ class Unpacking:
                 raise tarballs.refused(member.name, "it has no name")
             self._done.entries += 1
         for name, member in reversed(self._late.items()):
-            await self._adorn(tarballs.place(self._base, name), member, mode=member.mode)
+            await self._adorn(name, member, mode=member.mode)
         return self._done
 
     async def _take(self, name: str, member: tarballs.Member, reader: inflows.Reader) -> None:
@@ -91,11 +91,11 @@ class Unpacking:
         if name in self._directories:
             raise tarballs.refused(name, "a directory stands in its place")
         if member.kind is tarballs.Kind.FILE:
-            await self._file(path, member, reader)
+            await self._file(name, path, member, reader)
         elif member.kind is tarballs.Kind.SYMLINK:
             tarballs.check_link(name, member.link, inside=not self._keep_links)
             await self._tree.place_link(member.link, path, overwrite=True)
-            await self._adorn(path, member, mode=None)
+            await self._adorn(name, member, mode=None)
         else:
             await self._hardlink(name, path, member)
 
@@ -117,7 +117,7 @@ class Unpacking:
             raise errors.TooLarge(f"cannot extract: more than {self._limit} directories", limit=self._limit)
         self._directories.add(name)
 
-    async def _file(self, path: str, member: tarballs.Member, reader: inflows.Reader) -> None:
+    async def _file(self, name: str, path: str, member: tarballs.Member, reader: inflows.Reader) -> None:
         left = None if self._max_bytes is None else self._max_bytes - self._done.bytes
         if left is not None and member.size > left:
             raise errors.DiskFull("cannot extract: the archive is larger than the sandbox's disk")
@@ -125,9 +125,9 @@ class Unpacking:
         try:
             descriptors.check(fd, path)
             await self._fill(fd, path, reader)
+            await self._adorn(name, member, mode=member.mode if member.mode & _SPECIAL_BITS else None, fd=fd)
         finally:
             os.close(fd)
-        await self._adorn(path, member, mode=member.mode if member.mode & _SPECIAL_BITS else None)
 
     async def _fill(self, fd: int, path: str, reader: inflows.Reader) -> None:
         with descriptors.translated(path):
@@ -162,14 +162,19 @@ class Unpacking:
             await self._files.remove(path, user=self._user, recursive=False)
             await self._files.link(source, path, user=self._user)
 
-    async def _adorn(self, path: str, member: tarballs.Member, *, mode: int | None) -> None:
-        """Set owner, bits and time. Where the user may not give files away, they stay the user's."""
+    async def _adorn(self, name: str, member: tarballs.Member, *, mode: int | None, fd: int | None = None) -> None:
+        """Set owner, bits and time. Where the user may not give files away, they stay the user's.
+
+        A file is changed while it is open. What else stands in its place by now is changed itself, if no link leads
+        there: another user of the sandbox may write here too.
+        """
         for owners in (True, False) if self._owners else (False,):
             try:
                 await self._files.change(
-                    path,
+                    self._base,
                     user=self._user,
-                    follow=False,
+                    below=name,
+                    descriptor=fd,
                     mode=mode,
                     uid=member.uid if owners else None,
                     gid=member.gid if owners else None,

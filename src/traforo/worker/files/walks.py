@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 from collections.abc import Iterator, Sequence
 
 from traforo.domain import errors
@@ -22,9 +23,8 @@ PER_SANDBOX = 4
 """Most walks of one sandbox that are held at once."""
 AT_ONCE = 32
 """Most walks of this worker."""
-SLICE_SECONDS = 0.005
-"""How long entries are looked at before others get their turn."""
-_SORT_INLINE = 2000
+_SORTED_AT_ONCE = 2000
+"""Entries of a call that nobody can interrupt."""
 
 
 class Turns:
@@ -64,8 +64,8 @@ async def walk(
             limit=limit,
             hint="ask for a directory below it",
         )
-    if len(listing.entries) <= _SORT_INLINE:
-        return _sorted(listing.entries)
+    if len(listing.entries) <= _SORTED_AT_ONCE:
+        return sorted(listing.entries, key=_key)
     return await asyncio.to_thread(_sorted, listing.entries)
 
 
@@ -75,4 +75,12 @@ def relative(base: str, path: str) -> str:
 
 
 def _sorted(found: Sequence[contract.FileStat]) -> list[contract.FileStat]:
-    return sorted(found, key=lambda stat: stat.path.encode(errors="surrogateescape"))
+    """Sort piece by piece: one call over long paths would keep the interpreter from the event loop all the while."""
+    pieces = [
+        sorted(found[begin : begin + _SORTED_AT_ONCE], key=_key) for begin in range(0, len(found), _SORTED_AT_ONCE)
+    ]
+    return list(heapq.merge(*pieces, key=_key))
+
+
+def _key(stat: contract.FileStat) -> bytes:
+    return stat.path.encode(errors="surrogateescape")

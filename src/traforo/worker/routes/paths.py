@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from starlette.requests import HTTPConnection
 
 from traforo.domain import clocks, errors
-from traforo.worker.files import paths
+from traforo.worker.files import conditions, paths
 from traforo.worker.runtimes import contract
 
 FAILURES = [errors.Forbidden, errors.NotFound, errors.Conflict]
@@ -55,6 +55,7 @@ def stat(found: contract.FileStat | None) -> dict[str, Any]:
         "gid": found.gid,
         "modified_at": moment(found.modified_at),
         "target": None if found.target is None else paths.shown(found.target),
+        "etag": conditions.etag_of(found),
     }
 
 

@@ -174,6 +174,10 @@ class FileStat:
     """Unix seconds."""
     target: str | None = None
     """Where a symbolic link points."""
+    modified_ns: int | None = None
+    """`modified_at` exactly, where the runtime can say it."""
+    inode: int | None = None
+    """Of a regular file, as `os.fstat` of what `open` returns has it; None where it cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +264,23 @@ class Files(Protocol):
         """Remove a file, a link or a directory. `Conflict` when a directory is not empty and `recursive` is False."""
         ...
 
-    async def rename(self, path: str, to: str, *, user: str) -> None:
-        """Rename within one file system, replacing what `to` names."""
+    async def draft(self, path: str, mode: int = 0o644, *, user: str) -> int:
+        """Make a file without a name in the directory of `path`, and return a descriptor that the caller closes.
+
+        Missing parents are made. It can be written, is gone when it is closed, and gets its name by `place`.
+        `InvalidRequest` (EOPNOTSUPP) where the file system has no such files.
+        """
+        ...
+
+    async def place(self, descriptor: int, path: str, *, user: str, exclusive: bool) -> None:
+        """Give an open file of this sandbox the name `path`, in place of the file that has it.
+
+        With `exclusive` nothing is replaced: `Conflict`. What it was called before it is called still.
+        """
+        ...
+
+    async def rename(self, path: str, to: str, *, user: str, exclusive: bool = False) -> None:
+        """Rename within one file system, replacing what `to` names; with `exclusive` nothing is: `Conflict`."""
         ...
 
     async def change(
@@ -270,6 +289,8 @@ class Files(Protocol):
         *,
         user: str,
         follow: bool = True,
+        below: str | None = None,
+        descriptor: int | None = None,
         mode: int | None = None,
         uid: int | None = None,
         gid: int | None = None,
@@ -277,7 +298,9 @@ class Files(Protocol):
     ) -> None:
         """Change permission bits, owner and group (ids as seen inside), modification time (Unix seconds).
 
-        None leaves one as it is. A link has no permission bits: `InvalidRequest`.
+        None leaves one as it is. A link has no permission bits: `InvalidRequest`. What is changed is at `path`; or at
+        the relative path `below` it, reached without following a link (`InvalidRequest`, ELOOP or ENOTDIR); or it is
+        the open file `descriptor`, whatever `path` names by now.
         """
         ...
 
@@ -343,7 +366,8 @@ class RunningSandbox(Protocol):
         """Return a connected, non-blocking stream socket to a server inside, whatever networks the sandbox has.
 
         A number is a TCP port on loopback, 127.0.0.1 before ::1; a text is the name of an abstract Unix socket. The
-        socket's open file is this process's alone. Raises `NotFound` (kind `port`) when nothing listens, `Lost`.
+        socket's open file is this process's alone. Raises `NotFound` (kind `port`) when nothing listens, `Lost`,
+        `RateLimited`.
         """
         ...
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traforo.domain import errors
-from traforo.worker.files import globs, searches
+from traforo.worker.files import globs, paces, searches
 from traforo.worker.runtimes import contract
 
 
@@ -89,10 +89,30 @@ def test_texts_that_nearly_fit_everywhere() -> None:
         searches.Needle("\u00e4" * (searches.MAX_LETTERS + 1), ignore_case=True)
 
 
+class Deep:
+    """Files with names that take long to be compared with `GLOB`."""
+
+    def __init__(self, count: int) -> None:
+        deep = "a/" * 250
+        self.facts = [
+            contract.FileStat(f"/{deep}{number}/c", contract.FileKind.FILE, 0, 0o644, 0, 0, 0.0)
+            for number in range(count)
+        ]
+
+    async def list(self, *_: object, **__: object) -> contract.Listing:
+        return contract.Listing(self.facts, truncated=False)
+
+
+GLOB = "**/" + "a/" * 125 + "b/**/c"
+
+
+async def find(count: int, work: paces.Paces, glob: globs.Glob) -> tuple[list[contract.FileStat], bool]:
+    inside = typing.cast("contract.Files", Deep(count))
+    return await searches.find(inside, "/", user="root", work=work, glob=glob, kind=None, after=None, limit=10)
+
+
 async def test_others_have_their_turn() -> None:
     """However long an entry takes to be compared with a pattern, the next one waits for those who wait."""
-    deep = "a/" * 250
-    facts = [contract.FileStat(f"/{deep}{number}", contract.FileKind.FILE, 0, 0o644, 0, 0, 0.0) for number in range(60)]
     turns = 0
 
     async def look() -> None:
@@ -101,13 +121,59 @@ async def test_others_have_their_turn() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    class Files:
-        async def list(self, *_: object, **__: object) -> contract.Listing:
-            return contract.Listing(facts, truncated=False)
-
     looking = asyncio.create_task(look())
-    glob = globs.Glob("**/" + "a/" * 125 + "b")
-    inside = typing.cast("contract.Files", Files())
-    found = await searches.find(inside, "/", user="root", glob=glob, kind=None, after=None, limit=10)
+    found = await find(60, paces.Paces(), globs.Glob(GLOB))
     looking.cancel()
     assert (found, turns > 10) == (([], False), True)
+
+
+async def test_searches_share_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, no more is done before others have theirs, and each of them gets on."""
+    monkeypatch.setattr(paces, "SLICE_SECONDS", 0.0)
+    turn = 0
+    done: list[tuple[int, int]] = []
+
+    async def look() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    class Noted(globs.Glob):
+        def __init__(self, number: int) -> None:
+            super().__init__("nothing")
+            self.number = number
+
+        def fits(self, path: str, *, directory: bool = False) -> bool:
+            done.append((turn, self.number))
+            return super().fits(path, directory=directory)
+
+    looking = asyncio.create_task(look())
+    work = paces.Paces()
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(find(5, work, Noted(number)))
+    looking.cancel()
+    assert len({turn for turn, _ in done}) == len(done) == 20
+    assert [number for _, number in done] == [0, 1, 2, 3] * 5
+
+
+async def test_a_search_that_is_cancelled_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is: before its turn, in the pause, or in the middle of its work."""
+    monkeypatch.setattr(paces, "SLICE_SECONDS", 0.0)
+    work = paces.Paces()
+    for turns in (0, 1, 2, 3, 10):
+        going = [asyncio.create_task(find(1000, work, globs.Glob(GLOB))) for _ in range(2)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in going:
+            task.cancel()
+        await asyncio.wait(going)
+        assert await asyncio.wait_for(find(1, work, globs.Glob("nothing")), 10) == ([], False)
+
+
+async def test_names_that_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, and says so."""
+    monkeypatch.setattr(searches, "MAX_SECONDS", 0.0)
+    with pytest.raises(errors.TooLarge):
+        await find(60, paces.Paces(), globs.Glob(GLOB))

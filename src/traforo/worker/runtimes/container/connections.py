@@ -46,6 +46,8 @@ class Namespaces:
         self._home = -1
         self.refused = False
         """Whether the kernel has said that this process may not enter any."""
+        self.relays = relays.Relays()
+        """Of the connections that need one, to whatever sandbox."""
 
     async def make(self, namespace: int, family: socket.AddressFamily) -> socket.socket:
         """Return a non-blocking stream socket in a namespace given by descriptor. Raises `OSError`."""
@@ -116,7 +118,7 @@ class Network:
         self._closed = False
 
     async def connect(self, port: int | str) -> socket.socket:
-        """Return a connected, non-blocking socket. Raises `NotFound`, `Lost`, `InvalidRequest`."""
+        """Return a connected, non-blocking socket. Raises `NotFound`, `Lost`, `InvalidRequest`, `RateLimited`."""
         places = _places(port)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -152,11 +154,11 @@ class Network:
                 made.close()
                 raise OSError(code, os.strerror(code))
             made = await _finish(made, address)
-            return made if guarded else relays.start(made)
+            return made if guarded else self._namespaces.relays.start(made)
 
     async def _connect_by_init(self, family: socket.AddressFamily, address: Address) -> socket.socket:
         made = await _finish(await self._ask(family, address), address)
-        return relays.start(made) if family is socket.AF_UNIX else made
+        return self._namespaces.relays.start(made) if family is socket.AF_UNIX else made
 
     async def _is_open(self) -> bool:
         """Open the namespace; False where this process may not. Raises `Closed` when the sandbox is gone."""

@@ -17,8 +17,8 @@ from traforo.wire import init_messages as wire
 from traforo.worker.runtimes import contract
 from traforo.worker.runtimes.container import channels, watches
 
-_RECORD = struct.Struct("<IIQqIIII")
-"""`struct file_record` of init/src/files.h: length, mode, size, modified_ns, uid, gid, path and target length."""
+_RECORD = struct.Struct("<IIQqIIIIQ")
+"""`struct file_record` of init/src/files.h: length, mode, size, modified_ns, uid, gid, two more lengths, inode."""
 _RECORD_MAX = _RECORD.size + 2 * 4096
 _WALK_SECONDS = 60.0
 _REMOVE_SECONDS = 600.0
@@ -31,6 +31,7 @@ _LISTING_MAX = 64 << 20
 """Most bytes of one listing; a hundred thousand entries of ordinary names take a tenth of it."""
 
 _SECONDS_MAX = 1 << 33
+_NANOSECONDS_MAX = (1 << 63) - 1
 
 _KINDS = {
     stat.S_IFREG: contract.FileKind.FILE,
@@ -50,6 +51,12 @@ def check_path(path: str) -> str:
         raise errors.InvalidRequest("a path is absolute and has no NUL", field="path")
     if len(path.encode(errors="surrogateescape")) > contract.MAX_PATH_BYTES:
         raise errors.InvalidRequest(f"a path has at most {contract.MAX_PATH_BYTES} bytes", field="path")
+    return path
+
+
+def check_below(path: str) -> str:
+    """Return the path if it can be one below a directory; where it leads is for the init to see. As `check_path`."""
+    check_path("/" + path)
     return path
 
 
@@ -93,7 +100,7 @@ def raise_refused(error: channels.Refused, path: str, user: str) -> NoReturn:
         errno.ELOOP: "too many links, or a link that names no path",
         errno.ENAMETOOLONG: "a name is too long",
         errno.EXDEV: "these are on two file systems",
-        errno.EOPNOTSUPP: "a link has no permission bits",
+        errno.EOPNOTSUPP: "not possible here, or a link, which has no permission bits",
         errno.EINVAL: "not a regular file",
     }
     raise errors.InvalidRequest(
@@ -103,7 +110,7 @@ def raise_refused(error: channels.Refused, path: str, user: str) -> NoReturn:
 
 def to_stat(path: str, fields: tuple[int, ...], target: bytes) -> contract.FileStat:
     """Build a `FileStat` from the numbers of a record."""
-    _, mode, size, modified_ns, uid, gid, _, _ = fields
+    _, mode, size, modified_ns, uid, gid, _, _, inode = fields
     kind = _KINDS.get(stat.S_IFMT(mode), contract.FileKind.OTHER)
     return contract.FileStat(
         path=path,
@@ -114,6 +121,8 @@ def to_stat(path: str, fields: tuple[int, ...], target: bytes) -> contract.FileS
         gid=gid,
         modified_at=modified_ns / 1e9,
         target=text_of(target) if kind is contract.FileKind.SYMLINK else None,
+        modified_ns=modified_ns if abs(modified_ns) < _NANOSECONDS_MAX else None,
+        inode=inode or None if kind is contract.FileKind.FILE else None,
     )
 
 
@@ -167,7 +176,7 @@ def read_records(data: bytes, limit: int, base: str = "/") -> contract.Listing:
     at = 0
     while True:
         fields = _RECORD.unpack(_cut(data, at, _RECORD.size))
-        length, mode, size, modified_ns, _, _, path_length, target_length = fields
+        length, mode, size, modified_ns, _, _, path_length, target_length, _ = fields
         if length > _RECORD_MAX or length != _RECORD.size + path_length + target_length:
             raise channels.Closed("an init sent a malformed listing")
         rest = _cut(data, at + _RECORD.size, path_length + target_length)
@@ -181,6 +190,15 @@ def read_records(data: bytes, limit: int, base: str = "/") -> contract.Listing:
         entries.append(to_stat(prefix + text_of(rest[:path_length]), fields, rest[path_length:]))
 
 
+def _only_file(reply: channels.Reply) -> int:
+    """Return the one regular file that came. Raises `Closed` for anything else."""
+    if len(reply.descriptors) == 1 and stat.S_ISREG(os.fstat(reply.descriptors[0]).st_mode):
+        return reply.descriptors[0]
+    for descriptor in reply.descriptors:
+        os.close(descriptor)
+    raise channels.Closed("an init sent something else than a regular file")
+
+
 class Files:
     """`contract.Files` over the control socket of an init."""
 
@@ -189,23 +207,34 @@ class Files:
         self._watches: list[watches.Watch] = []
 
     async def _ask(
-        self, kind: int, path: str, user: str, *more: bytes, takes: bool = False, seconds: float | None = None
+        self,
+        kind: int,
+        path: str,
+        user: str,
+        *more: bytes,
+        gives: int | None = None,
+        takes: bool = False,
+        seconds: float | None = None,
     ) -> channels.Reply:
         fields = (wire.string(wire.Tag.PATH, check_path(path)), wire.string(wire.Tag.USER, user), *more)
+        given = () if gives is None else (gives,)
         try:
-            return await self._channel.request(kind, b"".join(fields), takes=takes, seconds=seconds)
+            return await self._channel.request(kind, b"".join(fields), given, takes=takes, seconds=seconds)
         except channels.Refused as error:
             raise_refused(error, path, user)
 
     async def open(self, path: str, flags: int, mode: int = 0o644, *, user: str) -> int:
         """Open a regular file."""
         more = wire.number(wire.Tag.FLAGS, flags & ~os.O_CLOEXEC), wire.number(wire.Tag.MODE, mode)
-        reply = await self._ask(wire.Type.OPEN, path, user, *more, takes=True)
-        if len(reply.descriptors) == 1 and stat.S_ISREG(os.fstat(reply.descriptors[0]).st_mode):
-            return reply.descriptors[0]
-        for descriptor in reply.descriptors:
-            os.close(descriptor)
-        raise channels.Closed("an init sent something else than a regular file")
+        return _only_file(await self._ask(wire.Type.OPEN, path, user, *more, takes=True))
+
+    async def draft(self, path: str, mode: int = 0o644, *, user: str) -> int:
+        """Make a file without a name."""
+        return _only_file(await self._ask(wire.Type.DRAFT, path, user, wire.number(wire.Tag.MODE, mode), takes=True))
+
+    async def place(self, descriptor: int, path: str, *, user: str, exclusive: bool) -> None:
+        """Give an open file a name."""
+        await self._ask(wire.Type.PLACE, path, user, wire.number(wire.Tag.EXCLUSIVE, exclusive), gives=descriptor)
 
     async def stat(self, path: str, *, user: str, follow: bool = True) -> contract.FileStat:
         """Return facts about one path."""
@@ -247,9 +276,10 @@ class Files:
         seconds = _REMOVE_SECONDS if recursive else None  # it is answered when the last entry is gone
         await self._ask(wire.Type.REMOVE, path, user, wire.number(wire.Tag.RECURSIVE, recursive), seconds=seconds)
 
-    async def rename(self, path: str, to: str, *, user: str) -> None:
+    async def rename(self, path: str, to: str, *, user: str, exclusive: bool = False) -> None:
         """Rename within one file system."""
-        await self._ask(wire.Type.RENAME, path, user, wire.string(wire.Tag.TO, check_path(to)))
+        more = wire.string(wire.Tag.TO, check_path(to)), wire.number(wire.Tag.EXCLUSIVE, exclusive)
+        await self._ask(wire.Type.RENAME, path, user, *more)
 
     async def change(
         self,
@@ -257,6 +287,8 @@ class Files:
         *,
         user: str,
         follow: bool = True,
+        below: str | None = None,
+        descriptor: int | None = None,
         mode: int | None = None,
         uid: int | None = None,
         gid: int | None = None,
@@ -264,6 +296,8 @@ class Files:
     ) -> None:
         """Change permission bits, owner and group, modification time."""
         more = [wire.number(wire.Tag.FOLLOW, follow)]
+        if below is not None:
+            more.append(wire.string(wire.Tag.BELOW, check_below(below)))
         if mode is not None:
             more.append(wire.number(wire.Tag.MODE, mode))
         for tag, number in ((wire.Tag.UID, uid), (wire.Tag.GID, gid)):
@@ -271,7 +305,7 @@ class Files:
                 more.append(wire.number(tag, check_id(number)))
         if modified_at is not None:
             more.append(wire.number(wire.Tag.MODIFIED, nanoseconds(modified_at)))
-        await self._ask(wire.Type.CHANGE, path, user, *more)
+        await self._ask(wire.Type.CHANGE, path, user, *more, gives=descriptor)
 
     async def symlink(self, target: str, path: str, *, user: str) -> None:
         """Make a symbolic link."""

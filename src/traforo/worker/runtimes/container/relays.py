@@ -3,6 +3,7 @@
 Whoever reads from a Unix socket closes the descriptors that come along and are not wanted, and a last close may wait as
 long as its sender liked: in the event loop that would stop the whole worker. So a thread of its own reads here, and the
 worker gets the other end of a pair. Since Linux 6.16 a socket can refuse descriptors, and nothing of this is needed.
+A thread lasts as long as its connection, and a sandbox decides how long that is: so there are only so many.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import socket
 import threading
 from array import array
 
+from traforo.domain import errors
+
+MAX_RELAYS = 1024
+"""Most connections of one worker that are relayed at once, a thread each."""
 _CHUNK = 1 << 16
 _DESCRIPTORS_MAX = 253
 _ANCILLARY = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array("i").itemsize)
@@ -58,13 +63,37 @@ def _receive(source: socket.socket) -> bytes:
     return data
 
 
-def start(connection: socket.socket) -> socket.socket:
-    """Take a connected socket over, and return a non-blocking one that speaks for it."""
-    ours, theirs = socket.socketpair()
-    for end in (connection, ours, theirs):
-        end.setblocking(False)
-    threading.Thread(target=_relay, args=(connection, theirs), name="relay", daemon=True).start()
-    return ours
+class Relays:
+    """The relays of one worker."""
+
+    def __init__(self, limit: int = MAX_RELAYS) -> None:
+        self._free = threading.BoundedSemaphore(limit)
+        self._limit = limit
+
+    def start(self, connection: socket.socket) -> socket.socket:
+        """Take a connected socket over, and return a non-blocking one that speaks for it. Raises `RateLimited`."""
+        if not self._free.acquire(blocking=False):
+            connection.close()
+            raise errors.RateLimited(
+                f"cannot connect to a name: {self._limit} connections are relayed already",
+                hint="close some, use a TCP port, or run the worker on Linux 6.16 or later",
+            )
+        try:
+            ours, theirs = socket.socketpair()
+            for end in (connection, ours, theirs):
+                end.setblocking(False)
+            threading.Thread(target=self._run, args=(connection, theirs), name="relay", daemon=True).start()
+        except BaseException:
+            connection.close()
+            self._free.release()
+            raise
+        return ours
+
+    def _run(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            _relay(one, other)
+        finally:
+            self._free.release()
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:

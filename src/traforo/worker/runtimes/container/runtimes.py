@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traforo.domain import errors, states
+from traforo.telemetry import logs
 from traforo.wire import init_messages as wire
-from traforo.worker.hosts import cgroups, disks
+from traforo.worker.hosts import cgroups, claims, disks
 from traforo.worker.runtimes import contract
 from traforo.worker.runtimes.container import channels, connections, inits, plans, remains, slots, spawners
 
@@ -32,6 +33,8 @@ class Places:
     """Mode 0700; sockets, stage and devices."""
     disk_dir: Path
     """Disk images of sandboxes with `disk_kind: disk`."""
+    claims: Path = claims.DIRECTORY
+    """Where the workers of this host tell each other which user ids they use."""
 
     @property
     def socket(self) -> Path:
@@ -59,6 +62,8 @@ class ContainerRuntime:
         self._host = host
         self._planner = plans.Planner(host)
         self._slots = slots.Slots(uid_base, _SLOTS_MAX)
+        self._range = claims.Range(uid_base, self._slots.end, str(places.disk_dir.parent))
+        self._claim = -1
         self._spawner: spawners.Spawner | None = None
         self._sandboxes: dict[str, inits.Sandbox] = {}
         self._uids: dict[str, int] = {}
@@ -80,6 +85,8 @@ class ContainerRuntime:
         for directory in (self._places.run_dir, self._places.stage, self._places.devices):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._places.stage.chmod(0o755)  # a new sandbox's root stands in it; it is empty, and the way to it is closed
+        if self._host.features.root:
+            await asyncio.to_thread(self._claim_uids)
         self._adopting = True
         self._spawner, _ = await self._connect()
         live: list[contract.RunningSandbox] = []
@@ -96,6 +103,22 @@ class ContainerRuntime:
         keep = frozenset(sandbox.sandbox_id for sandbox in live)
         await asyncio.to_thread(self._sweep, keep)
         return contract.Adoption(live, dead)
+
+    def _claim_uids(self) -> None:
+        """Say which user ids are ours, and warn of another worker with the same. The spawner holds the claim too."""
+        try:
+            self._claim, others = claims.claim(self._range, self._places.claims)
+        except OSError as error:
+            logs.get(__name__).warning("uids_not_claimed", directory=str(self._places.claims), reason=error.strerror)
+            return
+        for other in others:
+            logs.get(__name__).warning(
+                "uids_shared",
+                other=other.owner,
+                first=self._range.first,
+                end=self._range.end,
+                hint="give each worker of a host its own range of user ids: TRAFORO_WORKER_UID_BASE",
+            )
 
     def _sweep(self, keep: frozenset[str]) -> None:
         """Remove what a killed spawner could not."""
@@ -229,6 +252,8 @@ class ContainerRuntime:
             await asyncio.wait([self._recovery], timeout=_READY_SECONDS)
             self._recovery.cancel()
         self._closing = True
+        _close(self._claim)
+        self._claim = -1
         if self._spawner is None:
             return
         if not keep:
@@ -258,7 +283,9 @@ class ContainerRuntime:
                 str(self._places.binary), "spawner", str(self._places.socket), str(self._places.stage),
                 str(self._places.devices),
             ]  # fmt: skip
-            descriptor = await spawners.launch(command, self._places.socket, self._places.run_dir / "spawner.log")
+            keeps = [self._claim] if self._claim >= 0 else []
+            log = self._places.run_dir / "spawner.log"
+            descriptor = await spawners.launch(command, self._places.socket, log, keeps)
         spawner = spawners.Spawner(descriptor, self._ended, self._spawner_closed)
         try:
             await spawner.hello()

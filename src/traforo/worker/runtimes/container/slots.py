@@ -15,6 +15,8 @@ class Slots:
     def __init__(self, uid_base: int, limit: int) -> None:
         self._base = uid_base
         self._limit = min(limit, (LAST_UID - uid_base) // plans.UIDS_PER_SANDBOX)
+        self.end = uid_base + max(0, self._limit) * plans.UIDS_PER_SANDBOX
+        """The first uid behind all ranges."""
         self._next = 0
         self._free: dict[int, None] = {}
         self._used: set[int] = set()

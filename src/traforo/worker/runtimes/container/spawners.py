@@ -216,19 +216,20 @@ def connect(path: Path) -> int | None:
     return connection.detach()
 
 
-async def launch(command: Sequence[str], path: Path, log: Path) -> int:
+async def launch(command: Sequence[str], path: Path, log: Path, keeps: Sequence[int] = ()) -> int:
     """Start a spawner that outlives this process and connect to it. Raises `StartFailed` with what it said.
 
-    The program goes to the background by itself when it serves, so its exit is the sign to connect.
+    It keeps the descriptors `keeps` open as long as it lives; no sandbox gets them. The program goes to the background
+    by itself when it serves, so its exit is the sign to connect.
     """
-    await asyncio.to_thread(_run, command, log)
+    await asyncio.to_thread(_run, command, log, keeps)
     descriptor = connect(path)
     if descriptor is None:
         raise errors.StartFailed("cannot reach the spawner that was just started", stage="spawner")
     return descriptor
 
 
-def _run(command: Sequence[str], log: Path) -> None:
+def _run(command: Sequence[str], log: Path, keeps: Sequence[int]) -> None:
     with log.open("ab") as output:
         before = output.tell()
         try:
@@ -238,6 +239,7 @@ def _run(command: Sequence[str], log: Path) -> None:
                 stdout=output,
                 stderr=output,
                 cwd="/",
+                pass_fds=tuple(keeps),
                 check=False,
                 timeout=_START_SECONDS,
             )

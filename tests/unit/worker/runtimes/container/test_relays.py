@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 
 import pytest
 
+from traforo.domain import errors
 from traforo.worker.runtimes.container import relays
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
+def _pair(to: relays.Relays | None = None) -> tuple[socket.socket, socket.socket]:
     """Return the end of a server inside, and what the worker gets."""
     inside, outer = socket.socketpair()
-    given = relays.start(outer)
+    try:
+        given = (to or relays.Relays()).start(outer)
+    except errors.RateLimited:
+        inside.close()
+        raise
     assert not given.getblocking()
     given.setblocking(True)
     return inside, given
@@ -71,3 +77,30 @@ def test_an_end_that_goes_ends_the_other(inward: bool) -> None:
     source.close()
     assert _read(target) == b"last"
     target.close()
+
+
+def test_there_are_so_many() -> None:
+    """One more is refused and closed; a relay that has ended makes room."""
+    some = relays.Relays(2)
+    pairs = [_pair(some), _pair(some)]
+    inside, outer = socket.socketpair()
+    with pytest.raises(errors.RateLimited, match="2 connections"):
+        some.start(outer)
+    assert (outer.fileno(), inside.recv(1)) == (-1, b"")
+    inside.close()
+    for end in pairs.pop():
+        end.close()
+    pairs.append(_next(some))
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def _next(some: relays.Relays) -> tuple[socket.socket, socket.socket]:
+    """Return a pair as soon as there is room: threads end in their own time."""
+    for _ in range(1000):
+        try:
+            return _pair(some)
+        except errors.RateLimited:
+            time.sleep(0.01)
+    raise AssertionError("a relay that has ended makes no room")
