@@ -5,12 +5,16 @@ it comes in, and a peer that stops in the middle of a request is cut off.
 
 A request need not be the application's: a `Takeover` may answer it with an `Exchange` of its own, piece by piece and
 in its turn among the others of the connection. Who that is and what it does with a request is not known here.
+
+Callers repeat themselves. What a takeover's request says is remembered by the exact bytes of its head, so that another
+one with the same method and headers need not be parsed: it means what it meant. Nothing is decided by that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
+import re
 import typing
 from collections import deque
 from collections.abc import Sequence
@@ -19,7 +23,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http import httptools_impl
 
-from traforo.api import problems, sendfiles
+from traforo.api import answers, problems, sendfiles
 from traforo.domain import errors, ids
 from traforo.telemetry import logs
 
@@ -31,11 +35,24 @@ MAX_HEADERS = 128
 """Most headers."""
 STALL_SECONDS = 30.0
 """How long a peer may pause in the middle of a request."""
+MAX_KNOWN_BYTES = 8 * 1024
+"""Longest head that is remembered."""
+MAX_KNOWN = 4
+"""Most heads that a connection remembers."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_LINE = re.compile(rb"([A-Z]{1,16}) (/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*) HTTP/1\.1\r\n")
+"""The first line of a request that may be like another, but for its target."""
 
 
 class _Refused(Exception):
     """The head of a request is over a limit."""
+
+
+class Known(typing.Protocol):
+    """What a head says. Only a takeover can read it."""
+
+    length: int
+    """Bytes of the body."""
 
 
 class Exchange(typing.Protocol):
@@ -47,6 +64,16 @@ class Exchange(typing.Protocol):
     """Whether the connection may serve another request after this one."""
     waiting_for_100_continue: bool
     """Whether the peer waits for a word of ours before it goes on with its body."""
+    endless: bool
+    """Whether the answer goes on until somebody ends it."""
+
+    @property
+    def known(self) -> Known | None:
+        """What the head of the request says beside its target, for `Takeover.again`.
+
+        None if it cannot be repeated, as when it does not tell the length of the body.
+        """
+        ...
 
     def start(self) -> None:
         """Begin: everything before this request was answered."""
@@ -120,6 +147,12 @@ class Takeover(typing.Protocol):
         """Return what answers the request whose head `connection` has just read."""
         ...
 
+    def again(self, connection: Protocol, target: bytes, known: Any) -> Exchange | None:
+        """Return what answers a request whose head is like that of an earlier one of the connection, but for its
+        target; `known` is of that exchange. None has it read like any other.
+        """
+        ...
+
 
 class Protocol(httptools_impl.HttpToolsProtocol):
     """One connection."""
@@ -136,6 +169,8 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         self._tunnel: Tunnel | None = None
         self._early: bytearray | None = None
         """What the peer sent behind a request for an upgrade, until that is answered; None when there is none."""
+        self._known: dict[bytes, Known] = {}
+        """What heads have said, by method and all lines but the first."""
         self._defect = False
         self._replaying = False
         self._in_head = True
@@ -147,6 +182,8 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         self._refusal = "it is not HTTP/1.1"
         self._in_message = True  # a fresh connection owes a request
         self._heard_at = 0.0
+        self._idle_since = 0.0
+        """When the last exchange was done."""
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the class above
@@ -157,6 +194,7 @@ class Protocol(httptools_impl.HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching, and tell everybody who is concerned."""
+        self._unset_keepalive_if_required()
         if self._watch is not None:
             self._watch.cancel()
         exchanges, self._unfinished = self._unfinished, deque()
@@ -188,11 +226,16 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             self._early += data
             self.flow.pause_reading()
             return
-        heads = self._heads
+        if self._known and self._repeats(data):
+            return
+        heads, parser = self._heads, self.parser
+        between = not self._in_message or not heads
         self._moved = False
         self._parse(data)
         if self._exchange is not None:
             self._exchange.flush()
+            if between and not self._in_message and self._heads == heads + 1 and self.parser is parser:
+                self._remember(data, self._exchange)
         if self._in_head and self._in_message and heads == self._heads:
             self._unread += len(data)
             if self._unread > MAX_URL_BYTES + MAX_HEAD_BYTES + MAX_HEADERS * 4 and not self.transport.is_closing():
@@ -245,16 +288,7 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             self._exchange = None
             super().on_headers_complete()
             return
-        before: Any = self.cycle
-        exchange = self._takeover.take(self)
-        self._exchange = exchange
-        self._unfinished.append(exchange)
-        self.cycle = exchange  # type: ignore[assignment] # what is asked of it here, it has
-        if before is None or before.response_complete:
-            exchange.start()
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        self._begin(self._takeover.take(self))
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -297,6 +331,17 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close what was idle for long enough. Called by a timer, which may be that of an earlier request."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or (self._heads and self._in_message) or self._answering():
+            return  # it is set again when the answer is complete
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
     # ---------------------------------------------------------------------------------------------- exchanges
 
     @property
@@ -325,9 +370,23 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         if not exchange.keep_alive:
             self.transport.close()
         early, self._early = self._early, None
-        self.on_response_complete()
+        self._idle_since = self.loop.time()
+        if self.pipeline or self.timeout_keep_alive_task is None or self.transport.is_closing():
+            self.on_response_complete()
+        else:  # a timer that runs is not set anew for each request, which takes long: when it is due, it looks
+            self.flow.resume_reading()
         if early and not self.transport.is_closing():
             self.data_received(bytes(early))
+
+    def end_endless(self) -> None:
+        """Close if the answer that is being written would not end by itself, because the server stops."""
+        cycle: httptools_impl.RequestResponseCycle | Exchange | None = self.cycle
+        if self._unfinished:
+            endless = self._unfinished[0].endless
+        else:
+            endless = isinstance(cycle, httptools_impl.RequestResponseCycle) and answers.is_endless(cycle.scope)
+        if endless:
+            self.transport.close()
 
     def become(self, tunnel: Tunnel, exchange: Exchange) -> None:
         """Leave HTTP: whatever the peer has sent since its request, and all that it sends, is the tunnel's."""
@@ -343,6 +402,50 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             tunnel.feed(bytes(early))
         self.flow.resume_reading()
 
+    def _begin(self, exchange: Exchange) -> None:
+        """Have an exchange answer the message that is being read, in its turn."""
+        before: Any = self.cycle
+        self._exchange = exchange
+        self._unfinished.append(exchange)
+        self.cycle = exchange  # type: ignore[assignment] # what is asked of it here, it has
+        if before is None or before.response_complete:
+            exchange.start()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _answering(self) -> bool:
+        """Tell whether an answer is owed."""
+        cycle: httptools_impl.RequestResponseCycle | Exchange | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _remember(self, data: bytes, exchange: Exchange) -> None:
+        """Remember what the head says of the one request that was just parsed out of `data`, if it is all of that."""
+        line, end, known = _LINE.match(data), _end(data), exchange.known
+        if line is None or known is None or end + known.length != len(data) or self.transport.is_closing():
+            return
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[line[1] + data[line.end() : end]] = known
+
+    def _repeats(self, data: bytes) -> bool:
+        """Take a whole request whose head is known, and tell whether it is one. The parser is between two requests."""
+        line = None if self._in_message else _LINE.match(data)
+        if line is None or self._takeover is None:
+            return False
+        end = _end(data)
+        known = self._known.get(line[1] + data[line.end() : end])
+        if known is None or end + known.length != len(data):
+            return False
+        exchange = self._takeover.again(self, line[2], known)
+        if exchange is None:
+            return False
+        self._begin(exchange)
+        if known.length:
+            exchange.feed(data[end:])
+        exchange.end()
+        return True
+
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Begin with a request that had to wait for its turn."""
         if isinstance(cycle, httptools_impl.RequestResponseCycle):
@@ -354,7 +457,6 @@ class Protocol(httptools_impl.HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Read on. Behind a request for an upgrade nothing is read before its answer says what it is."""
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -426,6 +528,7 @@ class Protocol(httptools_impl.HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over for good."""
+        self._unset_keepalive_if_required()
         if self._watch is not None:
             self._watch.cancel()
         super().handle_websocket_upgrade()
@@ -446,3 +549,9 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             return False
         cycle: httptools_impl.RequestResponseCycle | Exchange | None = self.cycle
         return cycle is None or not cycle.waiting_for_100_continue
+
+
+def _end(data: bytes) -> int:
+    """Return where the head ends that `data` begins with; 0 if it is too long to be remembered, or not complete."""
+    at = data.find(b"\r\n\r\n", 0, MAX_KNOWN_BYTES)
+    return at + 4 if at > 0 else 0

@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http import httptools_impl
 
-from traforo.api import answers, protocols, upgrades
+from traforo.api import protocols, upgrades
 from traforo.domain import errors
 from traforo.settings import addresses
 
@@ -58,7 +57,7 @@ class Server:
     async def stop(self) -> None:
         """Take no more connections, let running requests end within the limit, cut the others off. Idempotent.
 
-        Answers that go on until somebody ends them (`answers.endless`) are cut off at once.
+        Answers that go on until somebody ends them (`answers.endless`, `protocols.Exchange`) are cut off at once.
         """
         self._inner.should_exit = True
         self._inner.end_endless()
@@ -124,9 +123,8 @@ class _Inner(uvicorn.Server):
     def end_endless(self) -> None:
         """Close the connections whose answer would not end by itself. Their readers go on elsewhere, from a cursor."""
         for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if isinstance(cycle, httptools_impl.RequestResponseCycle) and answers.is_endless(cycle.scope):
-                cycle.transport.close()
+            if isinstance(connection, protocols.Protocol):
+                connection.end_endless()
 
     def abort(self) -> None:
         """Close the connections that outlived the grace period."""

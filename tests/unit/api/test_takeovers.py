@@ -18,6 +18,8 @@ class Answer:
         self.response_complete = False
         self.keep_alive = True
         self.waiting_for_100_continue = False
+        self.endless = False
+        self.known = None
         self.body = b""
         self.names = list(connection.names)
         self.url = connection.url
@@ -71,6 +73,9 @@ class Takeover:
         if connection.url.endswith(b"broken"):
             raise RuntimeError("a defect")
         return Answer(connection)
+
+    def again(self, connection: protocols.Protocol, target: bytes, known: object) -> None:
+        """Have everything read."""
 
 
 async def app(scope: dict[str, object], receive: object, send: object) -> None:

@@ -41,6 +41,7 @@ _SPECIAL = (
     | _LOCATIONS
     | {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"set-cookie"}
 )
+_ENDLESS = frozenset({b"text/event-stream", b"multipart/x-mixed-replace"})
 _PHRASES = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
@@ -57,6 +58,10 @@ class Answer:
     """What is spoken from here on, in a 101."""
     kept: list[heads.Header] = field(default_factory=list)
     """What is passed on, locations as they came."""
+    endless: bool = False
+    """Whether its body goes on until somebody ends it: a stream of events."""
+    written: tuple[object, bytes, bytes] | None = field(default=None, compare=False, repr=False)
+    """What `write` has made of it last; its own."""
 
     @property
     def interim(self) -> bool:
@@ -76,6 +81,8 @@ def read(status: int, reason: bytes, version: str, headers: Sequence[heads.Heade
         lower = header[0].lower()
         if lower not in _SPECIAL or lower in _ORIGIN_WIDE or lower in _LOCATIONS:
             found.kept.append(header)
+            if lower == b"content-type":
+                found.endless = header[1].partition(b";")[0].strip().lower() in _ENDLESS
         elif lower == b"content-length":
             lengths.append(header[1].strip())
         elif lower == b"transfer-encoding":
@@ -89,6 +96,7 @@ def read(status: int, reason: bytes, version: str, headers: Sequence[heads.Heade
     if options:
         found.kept = [one for one in found.kept if one[0].lower() not in options]
     _frame(found, lengths, codings, bodiless=request.method == b"HEAD" or status < 200 or status in {204, 304})
+    found.endless = found.endless and found.framing in {heads.Framing.CHUNKED, heads.Framing.EOF}
     if codings and version != "1.1":
         raise errors.UpstreamFailed("cannot pass on the answer: HTTP/1.0 has no chunks")
     if status == 101:
@@ -117,6 +125,24 @@ def write(
     isolated: bool = False,
 ) -> bytes:
     """Return the head for the caller. With `isolated` pages of the path form get an origin of their own."""
+    made_for = (request.modern, request.host, target.port, target.prefix, keep_alive, isolated, *extra)
+    if answer.written is None or answer.written[0] != made_for:
+        parts = _headers(answer, request, target, keep_alive=keep_alive, extra=extra, isolated=isolated)
+        answer.written = (made_for, *parts)
+    _, before, after = answer.written
+    return before + after if answer.interim else b"%b%b%b" % (before, request_id.encode(), after)
+
+
+def _headers(
+    answer: Answer,
+    request: heads.Request,
+    target: targets.Target,
+    *,
+    keep_alive: bool,
+    extra: Sequence[heads.Header],
+    isolated: bool,
+) -> tuple[bytes, bytes]:
+    """Return what comes before, and after, the id of the request."""
     reason = answer.reason
     if not reason or _CONTROLS.search(reason):
         reason = phrase(answer.status)
@@ -127,17 +153,18 @@ def write(
         lines.append(b"Transfer-Encoding: chunked")
     elif answer.length is not None:
         lines.append(b"Content-Length: %d" % answer.length)
-    if not answer.interim:
-        lines.append(b"X-Request-Id: " + request_id.encode())
-        lines += [b"%b: %b" % header for header in extra]
-        if isolated and target.prefix and answer.status != 101:
-            lines.append(b"Content-Security-Policy: " + ISOLATION)
+    if answer.interim:
+        return b"\r\n".join(lines), b"\r\n\r\n"
+    lines.append(b"X-Request-Id: ")
+    after = [b"", *(b"%b: %b" % header for header in extra)]
+    if isolated and target.prefix and answer.status != 101:
+        after.append(b"Content-Security-Policy: " + ISOLATION)
     if answer.upgrade is not None:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: " + answer.upgrade)
-    elif not keep_alive and not answer.interim:
-        lines.append(b"Connection: close")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+        after.append(b"Connection: Upgrade\r\nUpgrade: " + answer.upgrade)
+    elif not keep_alive:
+        after.append(b"Connection: close")
+    after.append(b"\r\n")
+    return b"\r\n".join(lines), b"\r\n".join(after)
 
 
 def phrase(status: int) -> bytes:

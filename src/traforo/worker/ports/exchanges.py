@@ -70,6 +70,19 @@ class Proxy(Protocol):
         ...
 
 
+def read(
+    router: targets.Router, client: protocols.Protocol
+) -> tuple[heads.Request, targets.Target | None, errors.TraforoError | None]:
+    """Read the head that `client` has just received: what it says, where it goes, and what stands against it."""
+    method = client.parser.get_method()
+    request = heads.Request(method, keep_alive=False)  # what cannot be understood may be followed by anything
+    try:
+        request = heads.read(method, client.parser.get_http_version(), client.headers, client.names)
+        return request, router.find(client.url, request.host), None
+    except errors.TraforoError as error:
+        return request, None, error
+
+
 class Exchange:
     """One request, as `protocols.Exchange` for the caller's side and `upstreams.Reader` for the server's."""
 
@@ -77,16 +90,24 @@ class Exchange:
         *("_body", "_chunked", "_client", "_connecting", "_down", "_discarded", "_ended", "_error", "_failed"),
         *("_hold", "_line", "_out", "_paused", "_pool", "_proxy", "_request_id", "_retried", "_started", "_started_at"),
         *("_status", "_target", "_trailers", "_upstream", "_waiting", "keep_alive", "request", "response_complete"),
-        *("sent", "waiting_for_100_continue", "_pass"),
+        *("sent", "waiting_for_100_continue", "_pass", "endless"),
     )
 
-    def __init__(self, proxy: Proxy, client: protocols.Protocol) -> None:
-        """Read the head that `client` has just received. Nothing is decided yet: errors wait for their turn."""
+    def __init__(
+        self,
+        proxy: Proxy,
+        client: protocols.Protocol,
+        request: heads.Request,
+        target: targets.Target | None,
+        error: errors.TraforoError | None = None,
+    ) -> None:
+        """Begin with what was read. Nothing is decided yet: an error waits for its turn."""
         self._proxy = proxy
         self._client = client
         self._started_at = time.perf_counter()
-        self._target: targets.Target | None = None
-        self._error: errors.TraforoError | None = None
+        self.request = request
+        self._target = target
+        self._error = error
         self._pass: gates.Pass | None = None
         self._pool: pools.Pool | None = None
         self._upstream: upstreams.Upstream | None = None
@@ -104,19 +125,17 @@ class Exchange:
         self._status = 0
         self.sent = False
         self.response_complete = False
-        self.keep_alive = False  # what cannot be understood may be followed by anything
-        self.waiting_for_100_continue = False
-        method = client.parser.get_method()
-        self.request = heads.Request(method)
-        try:
-            version = client.parser.get_http_version()
-            self.request = heads.read(method, version, client.headers, client.names)
-            self.keep_alive = self.request.keep_alive
-            self._target = proxy.router.find(client.url, self.request.host)
-        except errors.TraforoError as error:
-            self._error = error
-        self.waiting_for_100_continue = self.request.expects
-        self._request_id = self.request.request_id or ids.new_request_id()
+        self.endless = False
+        self.keep_alive = request.keep_alive
+        self.waiting_for_100_continue = request.expects
+        self._request_id = request.request_id or ids.new_request_id()
+
+    @property
+    def known(self) -> heads.Request | None:
+        """What the head of the request says beside its target; None if it cannot be repeated."""
+        request = self.request
+        told = request.framing is not heads.Framing.CHUNKED and not request.expects and request.upgrade is None
+        return request if told and self._error is None else None
 
     # --------------------------------------------------------------------------------------- from the caller
 
@@ -224,6 +243,7 @@ class Exchange:
             self.waiting_for_100_continue = False
             self.keep_alive = False  # the caller may still send the body, or not: nobody could tell it from a request
         self._status = answer.status
+        self.endless = answer.endless
         self._chunked = answers.chunked(answer, self.request)
         self._out.append(self._head(answer))
 

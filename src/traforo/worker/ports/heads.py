@@ -10,6 +10,7 @@ import enum
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from traforo.api import sockets
 from traforo.domain import errors
@@ -125,6 +126,8 @@ class Request:
     request_id: str | None = None
     kept: list[Header] = field(default_factory=list)
     """What is forwarded as it came."""
+    written: tuple[object, bytes, bytes] | None = field(default=None, compare=False, repr=False)
+    """What `write` has made of it last; its own."""
 
     @property
     def raw(self) -> bool:
@@ -132,8 +135,7 @@ class Request:
         return self.upgrade is not None and self.upgrade.lower() == TCP_UPGRADE
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What a server is told of the way on which a request came."""
 
     client: str
@@ -222,9 +224,18 @@ def read(method: bytes, version: str, headers: Sequence[Header], names: Sequence
 
 def write(request: Request, target: targets.Target, origin: Origin) -> bytes:
     """Return the head that is sent to the server."""
+    made_for = (target.sandbox_id, target.port, target.prefix, origin.client, origin.scheme, origin.authorization)
+    if request.written is None or request.written[0] != made_for:
+        request.written = (made_for, *_headers(request, target, origin))
+    _, before, after = request.written
+    return b"%b %b %b%b%b" % (request.method, target.path, before, origin.request_id.encode(), after)
+
+
+def _headers(request: Request, target: targets.Target, origin: Origin) -> tuple[bytes, bytes]:
+    """Return what comes before, and after, the id of a request, from the version on."""
     port = str(target.port).encode()
     host = b"localhost:" + port if target.prefix else request.host
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (request.method, target.path, host)]
+    lines = [b"HTTP/1.1\r\nHost: " + host]
     lines += [b"%b: %b" % header for header in request.kept]
     if request.authorization is not None and origin.authorization:
         lines.append(b"Authorization: " + request.authorization.encode("latin-1"))
@@ -243,16 +254,14 @@ def write(request: Request, target: targets.Target, origin: Origin) -> bytes:
         outer = b"443" if origin.scheme == "https" else b"80"
     lines.append(
         b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
-        b"%b: %b\r\nX-Request-Id: %b"
+        b"%b: %b\r\nX-Request-Id: "
         % (
             *(origin.client.encode("latin-1", "replace"), origin.scheme.encode(), request.host, outer),
-            *(SANDBOX_HEADER, target.sandbox_id.encode(), origin.request_id.encode()),
+            *(SANDBOX_HEADER, target.sandbox_id.encode()),
         )
     )
-    if target.prefix:
-        lines.append(b"X-Forwarded-Prefix: " + target.prefix)
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    prefix = b"\r\nX-Forwarded-Prefix: " + target.prefix if target.prefix else b""
+    return b"\r\n".join(lines), prefix + b"\r\n\r\n"
 
 
 def trailers(pairs: Iterable[Header], meant: Iterable[bytes] = ()) -> bytes:

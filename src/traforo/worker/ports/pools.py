@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 
 from traforo.domain import errors
-from traforo.worker.ports import upstreams
+from traforo.worker.ports import answers, upstreams
 from traforo.worker.sandboxes import entries
 
 MAX_CONNECTIONS = 512
@@ -61,7 +61,8 @@ class Pool:
         self._room = room
         self._changed = room.change
         self._open: dict[upstreams.Upstream, int] = {}
-        self._idle: dict[int, collections.deque[upstreams.Upstream]] = {}
+        self._idle: dict[int, collections.deque[upstreams.Upstream]] = collections.defaultdict(collections.deque)
+        self._known: dict[bytes, answers.Answer] = {}
         self._opening = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -118,7 +119,7 @@ class Pool:
             if found.family in {socket.AF_INET, socket.AF_INET6}:
                 found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, upstream = await self._loop.create_connection(
-                lambda: upstreams.Upstream(self._buffer, self._free, self._lost, raw=raw), sock=found
+                lambda: upstreams.Upstream(self._buffer, self._free, self._lost, self._known, raw=raw), sock=found
             )
         except BaseException:
             found.close()
@@ -139,7 +140,7 @@ class Pool:
     # ----------------------------------------------------------------------------------------------- the rest
 
     def _free(self, upstream: upstreams.Upstream) -> None:
-        idle = self._idle.setdefault(self._open[upstream], collections.deque())
+        idle = self._idle[self._open[upstream]]
         upstream.idle_since = self._loop.time()
         upstream.resume_reading()
         idle.append(upstream)

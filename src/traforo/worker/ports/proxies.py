@@ -53,6 +53,7 @@ class Proxy:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._room = pools.Room(max(pools.MAX_IDLE, descriptors // 8), measured.worker_port_connections.inc)
         self._tasks = tasks.Tasks()
+        self._notes: list[tuple[targets.Target | None, bytes, int, str, str, float]] = []
         self._log = logs.get(__name__).bind()
         self._results = {
             name: measured.worker_port_requests_total.labels(result=name)
@@ -70,7 +71,14 @@ class Proxy:
 
     def take(self, connection: protocols.Protocol) -> exchanges.Exchange:
         """Return what answers the request whose head was just read."""
-        return exchanges.Exchange(self, connection)
+        return exchanges.Exchange(self, connection, *exchanges.read(self.router, connection))
+
+    def again(self, connection: protocols.Protocol, target: bytes, known: heads.Request) -> exchanges.Exchange | None:
+        """Return what answers a request that is like an earlier one but for its target, if it is for a port as well."""
+        try:
+            return exchanges.Exchange(self, connection, known, self.router.find(target, known.host))
+        except errors.TraforoError:
+            return None
 
     def admit(self, request: heads.Request, target: targets.Target) -> tuple[pools.Pool, gates.Pass]:
         """Let a request pass to a running sandbox.
@@ -119,7 +127,19 @@ class Proxy:
     def note(
         self, target: targets.Target | None, *, method: bytes, status: int, result: str, request_id: str, seconds: float
     ) -> None:
-        """Count and log one request. Its query is nobody's business."""
+        """Count and log one request, once its answer has left. Its query is nobody's business."""
+        if not self._notes:
+            asyncio.get_running_loop().call_soon(self._write_notes)
+        self._notes.append((target, method, status, result, request_id, seconds))
+
+    def _write_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        for note in notes:
+            self._write_note(*note)
+
+    def _write_note(
+        self, target: targets.Target | None, method: bytes, status: int, result: str, request_id: str, seconds: float
+    ) -> None:
         self._metrics.request_done(status, seconds)
         self._results[result].inc()
         self._log.info(
@@ -139,6 +159,7 @@ class Proxy:
         for pool in tuple(self._pools.values()):
             pool.close()
         await self._tasks.drain()
+        self._write_notes()
 
     def _pool(self, entry: entries.Entry) -> pools.Pool:
         pool = pools.Pool(entry, self._buffer, self._room)

@@ -2,6 +2,9 @@
 
 The answer is framed by the parser and held to limits here; whatever follows it unasked, or leaves doubt about where it
 ended, closes the connection. It decides nothing about callers: that is the business of its `Reader`.
+
+Servers repeat themselves. What the parser has found in the exact bytes of a head is remembered, so that an answer that
+comes in one piece with the same head need not be parsed.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ MAX_HEADERS = 128
 """Most headers of an answer, trailers included."""
 MAX_INTERIM = 32
 """Most interim answers (`1xx`) to one request."""
+MAX_KNOWN_BYTES = 2 * 1024
+"""Longest head that is remembered."""
+MAX_KNOWN = 8
+"""Most heads that are remembered."""
 
 
 class Reader(Protocol):
@@ -102,10 +109,14 @@ class Upstream(asyncio.BufferedProtocol):
         buffer: memoryview,
         on_free: Callable[[Upstream], None],
         on_lost: Callable[[Upstream], None],
+        known: dict[bytes, answers.Answer],
         *,
         raw: bool = False,
     ) -> None:
-        """Begin. With `raw` it is for a tunnel from the start: its server may speak first."""
+        """Begin. With `raw` it is for a tunnel from the start: its server may speak first.
+
+        `known` are answers by the bytes of their heads; connections into one sandbox may share it.
+        """
         self._early: bytes | None = b"" if raw else None
         self.transport: asyncio.Transport
         self.deadline: float | None = None
@@ -116,6 +127,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._on_free = on_free
         self._on_lost = on_lost
+        self._known = known
         self._reader: Reader | None = None
         self._tunnel: Tunnel | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -215,7 +227,10 @@ class Upstream(asyncio.BufferedProtocol):
         if reader is None or self._closed:
             self._close()  # unasked for
             return
+        first = not self._heard
         self._heard = True
+        if first and self._known and self._repeats(reader, data):
+            return
         self._moved = False
         try:
             self._parser.feed_data(data)
@@ -236,6 +251,8 @@ class Upstream(asyncio.BufferedProtocol):
             if self._quiet > 2 * MAX_HEAD_BYTES and self._error is None:  # an endless header, phrase or extension
                 self._excess = True
                 self._error = errors.UpstreamFailed(f"cannot pass on the answer: over {MAX_HEAD_BYTES} bytes of head")
+        if first and self._done:
+            self._remember(reader, data)
         self._settle(reader)
 
     def eof_received(self) -> bool:
@@ -348,6 +365,35 @@ class Upstream(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------------------------------------------ the rest
 
+    def _repeats(self, reader: Reader, data: memoryview) -> bool:
+        """Take an answer that is all of `data` and whose head is known, and tell whether it is one.
+
+        The parser is between two answers.
+        """
+        head = _head(data)
+        answer = self._known.get(head)
+        if answer is None or len(data) != len(head) + _size(answer) or not _plain(reader.request):
+            return False
+        self._answer = answer
+        self._reusable = self._done = True
+        self.deadline = None
+        reader.head(answer)
+        if len(data) > len(head):
+            reader.body(bytes(data[len(head) :]))
+        self._settle(reader)
+        return True
+
+    def _remember(self, reader: Reader, data: memoryview) -> None:
+        """Remember the head of an answer that was just parsed out of `data`, if that is the whole of it and no more."""
+        answer = self._answer
+        if answer is None or not self._reusable or self._excess or not _plain(reader.request):
+            return
+        head = _head(data)
+        if answer.framing is not heads.Framing.CHUNKED and head and len(data) == len(head) + _size(answer):
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[head] = answer
+
     def _switch(self, reader: Reader, rest: bytes) -> None:
         answer = self._answer
         if self._error is not None or answer is None or answer.upgrade is None:
@@ -388,3 +434,19 @@ class Upstream(asyncio.BufferedProtocol):
         if not self._closed:
             self._closed = True
             self.transport.abort()
+
+
+def _head(data: memoryview) -> bytes:
+    """Return the head that `data` begins with, empty if it is too long to be remembered."""
+    start = bytes(data[:MAX_KNOWN_BYTES])
+    return start[: start.find(b"\r\n\r\n") + 4] if b"\r\n\r\n" in start else b""
+
+
+def _size(answer: answers.Answer) -> int:
+    """Return how many bytes follow the head of an answer whose body is not in chunks."""
+    return answer.length or 0 if answer.framing is heads.Framing.LENGTH else 0
+
+
+def _plain(request: heads.Request) -> bool:
+    """Tell whether what an answer means depends on its own head alone."""
+    return request.method != b"HEAD" and request.upgrade is None

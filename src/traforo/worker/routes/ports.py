@@ -72,6 +72,25 @@ def build(context: contexts.Context) -> APIRouter:
             entry.happenings.tell(kind, port=number)
         return answers.json(_port(context, entry, number, None))
 
+    @router.get(
+        "/sandboxes/{sandbox_id}/proxy/{port}/{path:path}",
+        **operations.describe(
+            summary="Ask the server that listens on a port",
+            answers={200: "*/*"},
+            failures=[
+                *failures,
+                errors.RateLimited,
+                errors.PortUnreachable,
+                errors.UpstreamFailed,
+                errors.UpstreamTimeout,
+            ],
+        ),
+    )
+    async def forward(request: Request, sandbox_id: str, port: str, path: str) -> Response:
+        """Any method, with any body, and any upgrade: the answer is the server's. A traffic token opens it as well."""
+        del request, sandbox_id, port, path  # such requests are taken over before routes see them
+        raise errors.NotFound("no such route", kind="route")
+
     return router
 
 

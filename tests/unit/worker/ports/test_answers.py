@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import httptools
 import pytest
 from hypothesis import given
@@ -16,8 +19,10 @@ NAMED = targets.Target("sbx", 8000, b"/a", b"")
 Framing = heads.Framing
 
 
-def request(method: bytes = b"GET", *, modern: bool = True, upgrade: bytes | None = None) -> heads.Request:
-    return heads.Request(method, host=b"worker:8081", modern=modern, upgrade=upgrade)
+def request(
+    method: bytes = b"GET", *, modern: bool = True, upgrade: bytes | None = None, host: bytes = b"worker:8081"
+) -> heads.Request:
+    return heads.Request(method, host=host, modern=modern, upgrade=upgrade)
 
 
 def read(
@@ -34,9 +39,17 @@ def written(
     *,
     keep_alive: bool = True,
     isolated: bool = False,
+    extra: Sequence[heads.Header] = (),
+    request_id: str = "r1",
 ) -> list[str]:
     data = answers.write(
-        answer, asked or request(), target, request_id="r1", keep_alive=keep_alive, isolated=isolated
+        answer,
+        asked or request(),
+        target,
+        request_id=request_id,
+        keep_alive=keep_alive,
+        extra=extra,
+        isolated=isolated,
     ).decode("latin-1")
     assert data.endswith("\r\n\r\n")
     return data[:-4].split("\r\n")
@@ -160,6 +173,44 @@ def test_pages_of_the_path_form_are_isolated() -> None:
     assert policy in written(answer, isolated=True)
     assert policy not in written(answer)
     assert policy not in written(answer, target=NAMED, isolated=True)
+
+
+@pytest.mark.parametrize(
+    "headers, endless",
+    [
+        ([("Content-Type", "text/event-stream")], True),
+        ([("content-type", "Text/Event-Stream ; charset=utf-8"), ("Transfer-Encoding", "chunked")], True),
+        ([("Content-Type", "multipart/x-mixed-replace;boundary=x")], True),
+        ([("Content-Type", "text/event-stream"), ("Content-Length", "9")], False),
+        ([("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")], False),
+        ([("Transfer-Encoding", "chunked")], False),
+    ],
+)
+def test_streams_of_events_do_not_end(headers: list[tuple[str, str]], endless: bool) -> None:
+    """Unless they say where."""
+    assert read(*headers).endless == endless
+
+
+def test_an_answer_is_written_anew_for_whoever_asks() -> None:
+    """What was written of it before is used for the same request only, with another id."""
+    headers = [("Location", "http://elsewhere/x"), ("Set-Cookie", "a=b; Path=/")]
+    answer = read(*headers)
+    other = targets.Target(BELOW.sandbox_id, BELOW.port, b"/", b"/other")
+    variants: list[dict[str, Any]] = [
+        {},
+        {"target": NAMED},
+        {"target": other},
+        {"isolated": True},
+        {"keep_alive": False},
+        {"extra": [(b"Set-Cookie", b"c=d")]},
+        {"asked": request(host=b"elsewhere")},
+        {"asked": request(modern=False)},
+    ]
+    for variant in (*variants, *reversed(variants)):
+        for request_id in ("r1", "r2"):
+            fresh = written(read(*headers), request_id=request_id, **variant)
+            assert written(answer, request_id=request_id, **variant) == fresh
+    assert len({tuple(written(answer, **variant)) for variant in variants}) == len(variants)
 
 
 @pytest.mark.parametrize("reason", [b"", b"a\x01b", b"\x7f"])

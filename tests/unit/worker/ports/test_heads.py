@@ -143,6 +143,30 @@ def test_what_a_server_is_told_in_the_host_form(host: str, scheme: str, port: st
     assert not [line for line in lines if line.startswith("X-Forwarded-Prefix")]
 
 
+def test_a_request_is_written_anew_for_wherever_it_goes() -> None:
+    """What was written of it before is used for the same way only, with another path and another id."""
+    headers = [("Authorization", "Basic YTpi"), ("X-A", "b")]
+    request = read(*headers)
+    targeted = [
+        BELOW,
+        NAMED,
+        targets.Target("other", 8000, b"/a", BELOW.prefix),
+        targets.Target("sbx", 8001, b"/a", BELOW.prefix),
+        targets.Target("sbx", 8000, b"/b?c", BELOW.prefix),
+    ]
+    origins = [
+        ORIGIN,
+        ORIGIN._replace(client="10.0.0.8"),
+        ORIGIN._replace(scheme="https"),
+        ORIGIN._replace(request_id="r2"),
+        ORIGIN._replace(authorization=False),
+    ]
+    pairs = [(target, origin) for target in targeted for origin in origins]
+    for target, origin in (*pairs, *reversed(pairs)):
+        assert sent(request, target, origin) == sent(read(*headers), target, origin)
+    assert len({tuple(sent(request, *pair)) for pair in pairs}) == len(pairs)
+
+
 def test_what_is_dropped() -> None:
     """Hop-by-hop headers, what `Connection` names, what only we may say (in any spelling), and our credentials."""
     request = read(
