@@ -94,6 +94,37 @@ def test_exec_keeps_what_was_done(up: Up, sandbox_id: str) -> None:
     assert up.run("exec", sandbox_id, "--", "cat", "/tmp/kept").stdout == b"kept\n"
 
 
+def test_a_lease_is_renewed(up: Up, sandbox_id: str) -> None:
+    """Its end moves, and the limit of idleness comes and goes; the token is told where there is one."""
+    before = json.loads(up.run("get", sandbox_id, "--json").stdout)
+    done = up.run("renew", sandbox_id, "--ttl", "1h", "--idle", "10m", "--json")
+    renewed = json.loads(done.stdout)
+    assert (renewed["idle_seconds"], renewed["token"]) == (600, None)
+    assert renewed["expires_at"] > before["expires_at"]
+    assert up.run("renew", sandbox_id, "--idle", "0").stdout.decode() == f"{renewed['expires_at']}\n"
+    assert json.loads(up.run("get", sandbox_id, "--json").stdout)["idle_seconds"] is None
+
+
+def test_files_are_copied_and_given_away(up: Up, sandbox_id: str) -> None:
+    """Within the sandbox, with modes and owners."""
+    assert up.run("exec", sandbox_id, "--", "sh", "-c", "mkdir /tmp/d; echo 1 > /tmp/d/f").returncode == 0
+    refused = up.run("files", "copy", sandbox_id, "/tmp/d", "/tmp/e")
+    assert (refused.returncode, b"hint: ask with --recursive\n" in refused.stderr) == (1, True)
+    assert up.run("files", "copy", "-r", sandbox_id, "/tmp/d", "/tmp/e").returncode == 0
+    assert up.run("files", "chmod", sandbox_id, "750", "/tmp/e/f", "/tmp/e").returncode == 0
+    assert up.run("files", "chown", "-r", "--user", "root", sandbox_id, "root:7", "/tmp/e").returncode == 0
+    found = json.loads(up.run("files", "stat", sandbox_id, "/tmp/e/f", "--user", "root", "--json").stdout)
+    assert (found["uid"], found["gid"], found["mode"]) == (0, 7, 0o750)
+
+
+def test_an_end_is_told_with_its_reason(up: Up, sandbox_id: str) -> None:
+    """Whatever is asked of a sandbox that has ended."""
+    assert up.run("delete", sandbox_id).returncode == 0
+    for arguments in (["exec", sandbox_id, "--", "true"], ["files", "list", sandbox_id]):
+        done = up.run(*arguments)
+        assert (done.returncode, done.stderr) == (1, b"error: cannot use the sandbox: it is stopped (deleted)\n")
+
+
 def test_cp_there_and_back(up: Up, sandbox_id: str, tmp_path: Path) -> None:
     """10 MiB of anything, unchanged, also through pipes."""
     (tmp_path / "in").write_bytes(BIG)

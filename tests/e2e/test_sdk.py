@@ -1,9 +1,13 @@
 """The SDK as a program uses it, against real servers, with and without asyncio."""
 
 import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
+from tests.faults import planes
 from tests.servers import Up
 from traforo import AsyncSandbox, Sandbox
 from traforo.sdk import AsyncClient, Client, errors
@@ -101,3 +105,70 @@ async def test_many_at_once() -> None:
     async with AsyncClient() as client:
         said = await asyncio.gather(*(one(client, number) for number in range(20)))
     assert said == [f"{number}\n" for number in range(20)]
+
+
+@pytest.fixture
+def fleet(up: Up) -> Iterator[planes.Fleet]:
+    """A control plane and a worker that may be killed and started again."""
+    if os.geteuid() != 0:
+        pytest.skip("processes of a worker are found by root alone")
+    made = planes.fleet()
+    try:
+        made.ensure()
+        yield made
+    finally:
+        made.destroy()
+
+
+def restarted(fleet: planes.Fleet, begun: threading.Event) -> threading.Thread:
+    """Kill the worker as soon as something has begun, and start it again."""
+
+    def restart() -> None:
+        if begun.wait(20):
+            fleet.worker.kill()
+            fleet.worker.start()
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    return thread
+
+
+def test_calls_outlive_a_restart_of_the_worker(fleet: planes.Fleet) -> None:
+    """A command and code in a context that are waited for when the worker is killed have their results all the same;
+    a watch goes on, and says that changes may be missing.
+    """
+    with (
+        Client(fleet.worker.url) as client,
+        Sandbox.create(memory_mib=128, client=client) as sandbox,
+        sandbox.contexts.create() as context,
+    ):
+        sandbox.files.mkdir("/tmp/seen")
+        waiting = "until [ -e /tmp/go ]; do touch /tmp/seen/{0}; sleep 0.05; done; echo {0}"
+        code = f"import subprocess; subprocess.run({waiting.format('code')!r}, shell=True); 6 * 7"
+        said: dict[str, object] = {}
+        calls = [
+            threading.Thread(target=lambda: said.update(command=sandbox.exec(waiting.format("command")).stdout)),
+            threading.Thread(target=lambda: said.update(code=context.run(code).text)),
+        ]
+        begun = threading.Event()
+        restart = restarted(fleet, begun)
+        changes = sandbox.files.watch("/tmp/seen")
+        for call in calls:
+            call.start()
+        seen: Counter[str] = Counter()
+        for change in changes:
+            seen[change.path] += 1
+            # Both have run for long enough to be in the journal: what began a moment before is known to nobody.
+            if min(seen["/tmp/seen/command"], seen["/tmp/seen/code"]) >= 10:
+                begun.set()
+            if change.kind == "overflow":
+                break
+        assert begun.is_set()
+        restart.join()
+        sandbox.files.write("/tmp/seen/after", b"")
+        assert any(change.path == "/tmp/seen/after" for change in changes)
+        changes.close()
+        sandbox.files.write("/tmp/go", b"")
+        for call in calls:
+            call.join(30)
+        assert said == {"command": "command\n", "code": "42"}

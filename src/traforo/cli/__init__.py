@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cyclopts
 
 import traforo
-from traforo.cli import printers, streams
+from traforo.cli import printers, problems, streams, usages
 
 USAGE = 2
 INTERRUPTED = 130
@@ -54,6 +54,7 @@ COMMANDS = (
     Command("create", SANDBOXES, "Create a sandbox and print its id."),
     Command("list", SANDBOXES, "List your sandboxes, newest first."),
     Command("get", SANDBOXES, "Show one sandbox."),
+    Command("renew", SANDBOXES, "Let a sandbox live longer, or shorter."),
     Command("delete", SANDBOXES, "Delete sandboxes."),
     Command("exec", COMMANDS_IN, "Run a command in a sandbox."),
     Command("shell", COMMANDS_IN, "Open a shell in a sandbox, or in a new one."),
@@ -134,20 +135,13 @@ def _run(arguments: list[str]) -> int:
     from traforo.sdk.errors import TraforoError as ClientError
 
     try:
-        app = build(arguments[0] if arguments else None)
-        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = _called(arguments)
         sys.stdout.flush()
-    except cyclopts.CycloptsError as error:
-        known = arguments and arguments[0] in {command.name for command in COMMANDS}
-        printers.error(str(error), f"see `traforo {arguments[0]} --help`" if known else "see `traforo --help`")
-        return USAGE
     except printers.UsageError as error:
         printers.error(str(error), error.hint)
         return USAGE
     except ClientError as error:
-        needed = "TRAFORO_TOKEN holds the token; each one creates a single sandbox"
-        hint = error.hint or (needed if error.code == "unauthenticated" else None)
-        printers.error(_with_request(error.message, error.request_id, error.status), hint)
+        printers.error(*problems.told(error))
         return 1
     except ServerError as error:
         printers.error(error.message, error.hint)
@@ -167,11 +161,14 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _with_request(message: str, request_id: str | None, status: int | None) -> str:
-    from http import HTTPStatus
-
-    defect = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return f"{message} (request {request_id})" if request_id and defect else message
+def _called(arguments: list[str]) -> object:
+    app = build(arguments[0] if arguments else None)
+    try:
+        return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        raise printers.UsageError(*usages.explained(app, arguments, error)) from error
+    except printers.UnknownOption as error:
+        raise printers.UsageError(*usages.unknown_option(app, arguments, error.option)) from error
 
 
 def _system(error: OSError) -> str:

@@ -7,6 +7,7 @@ They are told to end when this process dies, so that none is left behind.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
@@ -17,12 +18,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from traforo.cli import interrupts, processes
 
-SHOWN_LINES = 12
 _IMPATIENCE_SECONDS = 1.0
-_SHOWN_BYTES = 16 * 1024
+_READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,41 @@ class Child:
     """What it wrote to stdout and stderr: nothing, unless it failed."""
     log: Path
     """Its log."""
-
-    def last_words(self) -> str:
-        """Return the end of what it wrote and of its log."""
-        return "\n".join(part for part in (_tail(self.words), _tail(self.log)) if part)
+    log_size: int = 0
+    """Bytes that its log had when it was started: those of earlier processes."""
 
     def ended(self) -> str:
         """Return how it ended, in words."""
         code = self.process.returncode
-        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        how = f"by signal {-code} ({_signal_name(-code)})" if code < 0 else f"with exit code {code}"
         return f"the {self.name} process ended {how}"
 
+    def said(self) -> tuple[str, str]:
+        """Return the error that it ended with, as it told it, and its hint; each empty where there is none."""
+        lines = [line for line in _tail(self.words, 0) if line.strip() and not line.startswith("{")]
+        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        hints = [line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")]
+        return (told or lines or [""])[-1].strip(), (hints or [""])[-1]
 
-def start(name: str, arguments: Sequence[str], logs: Path) -> Child:
-    """Start `traforo <name>`. Raises OSError."""
+    def last_error(self) -> str:
+        """Return the last error in its log, with its time and in words; nothing where there is none."""
+        for line in reversed(_tail(self.log, self.log_size)):
+            record = _record(line)
+            if record.get("level") in {"error", "critical"}:
+                cause = record.get("error") or (str(record.get("exception") or "").splitlines() or [""])[-1]
+                text = str(record.get("event") or "error").replace("_", " ")
+                return f"{record.get('ts')}: {text}" + (f": {cause}" if cause else "")
+        return ""
+
+
+def start(name: str, arguments: Sequence[str], logs: Path, log: Path | None = None) -> Child:
+    """Start `traforo <name>`, whose words go to a file in `logs`; `log` is where it logs, if not there.
+
+    Raises OSError.
+    """
     logs.mkdir(parents=True, exist_ok=True)
-    words, log = logs / f"{name}.err", logs / f"{name}.log"
+    words, log = logs / f"{name}.err", log or logs / f"{name}.log"
+    log_size = log.stat().st_size if log.is_file() else 0
     environment = {**os.environ, processes.PARENT: str(os.getpid())}
     with words.open("wb") as file:
         process = subprocess.Popen(
@@ -61,7 +81,7 @@ def start(name: str, arguments: Sequence[str], logs: Path) -> Child:
             env=environment,
             process_group=0,  # Ctrl-C is for this process, which stops them in order
         )
-    return Child(name, process, words, log)
+    return Child(name, process, words, log, log_size)
 
 
 def stop(children: Sequence[Child], seconds: float, stopping: StopSignals) -> bool:
@@ -136,11 +156,27 @@ class StopSignals:
             self.urgent = time.monotonic() - self._first >= _IMPATIENCE_SECONDS
 
 
-def _tail(path: Path) -> str:
+def _tail(path: Path, begin: int) -> list[str]:
+    """Return the last lines of a file, none from before `begin` unless it was begun anew since."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _SHOWN_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _READ_BYTES, begin if begin <= size else 0))
+            return file.read().decode(errors="replace").splitlines()
     except OSError:
-        return ""
-    return "\n".join(lines[-SHOWN_LINES:])
+        return []
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from traforo.cli import printers, streams
+from traforo.cli import printers, problems, streams
 
 if TYPE_CHECKING:
     from traforo.sdk import AsyncSandbox
@@ -56,23 +56,27 @@ async def serve(sandbox: AsyncSandbox, wanted: Sequence[tuple[int, int]], addres
         while not over.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), LOOK_SECONDS)
-            if not over.is_set() and await _has_ended(sandbox):
-                printers.error("the sandbox has ended")
+            if not over.is_set() and (end := await _end(sandbox)) is not None:
+                printers.error(f"the sandbox has ended{end}")
                 return 1
     if received and received[0] != signal.SIGINT:
         raise streams.Left(received[0])
     return 0
 
 
-async def _has_ended(sandbox: AsyncSandbox) -> bool:
+async def _end(sandbox: AsyncSandbox) -> str | None:
+    """Return the reason of its end, in parentheses, or nothing where none is known; None while it lives."""
     from traforo.sdk import errors
 
     try:
-        return (await sandbox.info()).ended_at is not None
+        info = await sandbox.info()
     except errors.NotFound:
-        return True
+        return ""
     except errors.ConnectionFailed:
-        return False  # the server may come back
+        return None  # the server may come back
+    if info.ended_at is None:
+        return None
+    return f" ({info.reason.replace('_', ' ')})" if info.reason else ""
 
 
 class _Forward:
@@ -101,7 +105,9 @@ class _Forward:
         try:
             inside, outside = await self._sandbox.ports.connect(self._port)
         except errors.TraforoError as error:
-            printers.error(f"port {self._port}: {error.message}", error.hint)
+            message, hint = problems.told(error)
+            which = f"port {self._port}"
+            printers.error(message if which in message else f"{which}: {message}", hint)
             writer.transport.abort()
             return
         try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from traforo.cli import printers
+from traforo.cli import durations, printers
 
 Url = Annotated[str | None, Parameter(help="URL of the server [default: TRAFORO_URL, else http://127.0.0.1:8080].")]
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON.")]
@@ -64,8 +64,8 @@ class Shape:
     """Kind of machine."""
     name: str | None = None
     """A name for people."""
-    idle_seconds: float | None = None
-    """Seconds without activity after which it ends [default: never]."""
+    idle_seconds: Annotated[durations.Option, Parameter(name=["--idle", "--idle-seconds"])] = None
+    """Time without activity after which it ends, such as `90`, `30m` or `1h30m` [default: never]."""
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `Sandbox.create`."""
@@ -81,8 +81,8 @@ class Start:
     """Directory to start in [default: the user's home]."""
     user: str | None = None
     """User, a name or a number [default: the image's]."""
-    timeout: float | None = None
-    """Seconds after which the command and all it started are killed; the exit code is 124 then."""
+    timeout: durations.Option = None
+    """Time after which the command and all it started are killed, such as `90` or `5m`; the exit code is 124 then."""
 
 
 def variables(given: Sequence[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -115,4 +115,18 @@ def required(command: tuple[str, ...], example: str) -> tuple[str, ...]:
     """Return the command after `--`, which has to be there."""
     if not command:
         raise printers.UsageError("no command to run", f"write `{example}`")
-    return command
+    return begins_with_name(command)
+
+
+def begins_with_name(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return words that may hold options of another program, and begin with none: that would be a typing error."""
+    for word in words[:1]:
+        name(word)
+    return words
+
+
+def name(word: str) -> str:
+    """Return a word that names something, `-` included, and is no option."""
+    if word.startswith("-") and word != "-":
+        raise printers.UnknownOption(word)
+    return word

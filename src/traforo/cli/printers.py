@@ -20,6 +20,14 @@ class UsageError(Exception):
         self.hint = hint
 
 
+class UnknownOption(UsageError):
+    """A word that looks like an option stands where a name is expected."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(f"unknown option {option}")
+        self.option = option
+
+
 def shown(value: object) -> str:
     """Return text that is safe on a terminal: what does not print appears as an escape."""
     text = str(value)

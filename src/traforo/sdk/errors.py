@@ -191,7 +191,10 @@ class Internal(TraforoError):
 
 
 class ConnectionFailed(TraforoError):
-    """No answer: the server is not there, or the connection broke. Whether a request took effect is unknown."""
+    """No answer: the server is not there, or the connection broke. Whether a request took effect is unknown, unless
+    `fields["sent"]` is False: then there was no connection at all. `exec_id` and `tag` in `fields` name a command that
+    may still run.
+    """
 
     code = "connection_failed"
 

@@ -141,6 +141,25 @@ def command(value: object) -> str | list[str]:
     )
 
 
+def surroundings(
+    env: Mapping[str, str] | None, cwd: str | os.PathLike[str] | None, user: str | None, timeout: float | None
+) -> dict[str, Any]:
+    """Return the part of a body that says how something starts."""
+    limit = milliseconds(timeout)
+    return given(env=env and dict(env), cwd=cwd and os.fspath(cwd), user=user, timeout_ms=limit)
+
+
+def starting(
+    words: object,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    user: str | None,
+    timeout: float | None,
+) -> dict[str, Any]:
+    """Return the body that starts a command."""
+    return {"command": command(words), **surroundings(env, cwd, user, timeout)}
+
+
 def stdin(data: str | bytes | None) -> dict[str, str]:
     """Return the part of a body that carries input: nothing where there is none, or too much for a body."""
     if data is None or len(data) > STDIN_BYTES:

@@ -50,6 +50,7 @@ def translated(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, url: st
         return errors.ConnectionFailed(
             f"cannot reach {place}: {_reason(error)}",
             hint="is the server running (`traforo up`), and is TRAFORO_URL or `url` right?",
+            fields={"sent": False},
         )
     if isinstance(error, httpx2.TimeoutException):
         return errors.RequestTimedOut(f"no answer from {place} to {method} in time")

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -106,17 +107,41 @@ def test_handlers_come_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_last_words_are_the_end(child: Make) -> None:
-    """Of what it wrote and of its log; nothing where there is nothing."""
-    failed = child("a", "for n in range(100): print('line', n)")
-    failed.process.wait()
-    failed.log.write_bytes(b"log\xff\n")
-    lines = failed.last_words().splitlines()
-    assert lines[0] == f"line {100 - children.SHOWN_LINES}"
-    assert lines[-2:] == ["line 99", "log\ufffd"]
-    quiet = child("b", "")
-    quiet.process.wait()
-    assert quiet.last_words() == ""
+@pytest.mark.parametrize(
+    "written,said",
+    [
+        ("warning\nerror: it cannot be\nhint: try harder\n", ("it cannot be", "try harder")),
+        ("Traceback (most recent call last):\n  File x\nValueError: no\n", ("ValueError: no", "")),
+        ('{"level": "error", "event": "a line of the log"}\n\n', ("", "")),
+        ("\xff\n", ("\xff", "")),
+        ("", ("", "")),
+    ],
+)
+def test_what_it_said_is_its_error(written: str, said: tuple[str, str], child: Make) -> None:
+    """With its hint; else the last line, which of a traceback says the most."""
+    ended = child("a", f"print({written!r}, end='')")
+    ended.process.wait()
+    assert ended.said() == said
+
+
+def test_the_last_error_of_its_log_is_in_words(child: Make) -> None:
+    """Of the log of this process alone; other lines are passed over, and so is what is no log."""
+    ended = child("a", "")
+    ended.process.wait()
+    assert ended.last_error() == ""
+    earlier = '{"ts":"1","level":"error","event":"of_another_process"}\n'
+    ended.log.write_text(earlier)
+    ended = dataclasses.replace(ended, log_size=len(earlier))
+    assert ended.last_error() == ""
+    with ended.log.open("a") as log:
+        log.write('{"ts":"2","level":"error","event":"journal_write_failed","exception":"Trace\\nOSError: full"}\n')
+        log.write('{"ts":"3","level":"info","event":"stopping"}\n[]\nno json\n')
+    assert ended.last_error() == "2: journal write failed: OSError: full"
+    with ended.log.open("a") as log:
+        log.write('{"ts":"4","level":"error","event":"image_not_ready","error":"gone"}\n')
+    assert ended.last_error() == "4: image not ready: gone"
+    ended.log.write_text('{"ts":"5","level":"error","event":"rotated"}\n')
+    assert ended.last_error() == "5: rotated"
 
 
 def test_a_child_is_a_process_of_ours(tmp_path: Path) -> None:
@@ -129,4 +154,7 @@ def test_a_child_is_a_process_of_ours(tmp_path: Path) -> None:
     killed = children.start("version", [], tmp_path / "logs")
     killed.process.kill()
     killed.process.wait()
-    assert killed.ended() in {"the version process ended by signal 9", "the version process ended with exit code 0"}
+    assert killed.ended() in {
+        "the version process ended by signal 9 (SIGKILL)",
+        "the version process ended with exit code 0",
+    }

@@ -1,6 +1,7 @@
 import threading
 
-from tests.fakes.servers import FakeServer, wait_until
+from tests.fakes.commands import wait_until
+from tests.fakes.servers import FakeServer
 from traforo.cli import leases
 from traforo.sdk import Sandbox
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cyclopts
 import pytest
 
+from tests.fakes.servers import FakeServer
 from tests.unit.cli.conftest import Done
 from traforo import cli
 from traforo.domain import errors as domain_errors
@@ -82,6 +83,52 @@ def test_wrong_usage_exits_with_2(arguments: list[str], said: str, traforo: Run)
     assert len(done.said.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "arguments,said,hint",
+    [
+        (["create", "--frob"], "unknown option --frob", "create"),
+        (["create", "--tl", "3"], "unknown option --tl; did you mean --ttl?", "create"),
+        (["create", "--memory=5"], "unknown option --memory; did you mean --memory-mib?", "create"),
+        (["cp", "--frob", "a", "b:/c"], "unknown option --frob", "cp"),
+        (["cp", "--recursiv", "a"], "unknown option --recursiv; did you mean --recursive?", "cp"),
+        (["cp", "a", "--user=x", "b:/c", "d"], "unexpected argument 'd'", "cp"),
+        (["code", "sbx_1", "--lang", "node"], "unknown option --lang; did you mean --language?", "code"),
+        (["code", "sbx_1", "-c", "1", "--lang", "node"], "unknown option --lang; did you mean --language?", "code"),
+        (["context", "run", "sbx_1", "ctx_1", "--frob"], "unknown option --frob", "context run"),
+        (
+            ["files", "list", "sbx_1", "--recursiv"],
+            "unknown option --recursiv; did you mean --recursive?",
+            "files list",
+        ),
+        (["run", "--cpus", "2", "--", "true"], "unknown option --cpus; did you mean --cpu?", "run"),
+        (["exec", "sbx_1", "--frob", "--", "true"], "unknown option --frob", "exec"),
+        (["shell", "sbx_1", "--frob"], "unknown option --frob", "shell"),
+        (["list", "extra"], "unexpected argument 'extra'", "list"),
+        (["get"], "SANDBOX is missing", "get"),
+        (["create", "--cpu"], "--cpu needs a value", "create"),
+        (["lst"], "unknown command 'lst'; did you mean list?", ""),
+        (["context", "fly"], "unknown command 'fly'", "context"),
+        (["files", "sta", "sbx_1"], "unknown command 'sta'; did you mean stat?", "files"),
+        (["create", "--ttl", "soon"], "cannot read 'soon' as a time", "create"),
+    ],
+)
+def test_wrong_usage_is_told_in_plain_words(arguments: list[str], said: str, hint: str, traforo: Run) -> None:
+    """What was not understood, what was meant perhaps, and where to read on."""
+    done = traforo(*arguments)
+    first, second = done.said.splitlines()
+    assert done.code == 2
+    assert first.startswith("error: ")
+    assert said in first
+    assert second == f"hint: see `{' '.join(['traforo', *hint.split()])} --help`"
+
+
+def test_options_of_the_command_itself_are_its_own(worker: FakeServer, traforo: Run) -> None:
+    """What stands behind the name of the program is for the program."""
+    sandbox_id = worker.create({}).sandbox_id
+    assert traforo("exec", sandbox_id, "echo", "--frob", "x").out == b"--frob x\n"
+    assert traforo("exec", sandbox_id, "--", "echo", "--frob", "x").out == b"--frob x\n"
+
+
 def test_an_error_of_the_server_exits_with_1(traforo: Run) -> None:
     """One line and the server's hint."""
     done = traforo("create", "--image", "none")
@@ -94,13 +141,6 @@ def test_no_server_exits_with_1(traforo: Run) -> None:
     done = traforo("list", "--url", "http://127.0.0.1:1")
     assert (done.code, done.out) == (1, b"")
     assert "error: cannot reach http://127.0.0.1:1: connection refused\nhint: " in done.said
-
-
-def test_a_defect_of_the_server_names_the_request() -> None:
-    """The id leads to the line in the server's log; for errors of the caller it would only be noise."""
-    assert cli._with_request("cannot", "01R", 500) == "cannot (request 01R)"
-    assert cli._with_request("cannot", "01R", 404) == "cannot"
-    assert cli._with_request("cannot", None, 500) == "cannot"
 
 
 @pytest.mark.parametrize(

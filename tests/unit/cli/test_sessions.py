@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.fakes.servers import FakeSandbox, FakeServer, wait_until
+from tests.fakes.commands import FakeSandbox, wait_until
+from tests.fakes.servers import FakeServer
 from tests.typists import Typist, typist
 
 ARGV = (sys.executable, "-m", "traforo.cli")

@@ -91,6 +91,8 @@ class CodeCreate(fields.RequestModel):
     """Added to the sandbox's own environment."""
     user: fields.User | None = None
     """Name or number; the image's default user by default."""
+    tag: Tag | None = None
+    """A name of the caller's own, by which it can be found."""
     wait: bool = True
     """Answer when the code has ended."""
 

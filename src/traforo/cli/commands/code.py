@@ -61,13 +61,12 @@ def code(
 
 def source(file: str | None, text: str | None, example: str) -> str:
     """Return code that was given as a file or as it stands. Raises OSError, `UsageError`."""
-    if (file is None) == (text is None):
+    name = None if file is None else options.name(file)
+    if (name is None) == (text is None):
         raise printers.UsageError("give the code once: as a file, or with -c", f"write `{example}`")
     if text is not None:
         return text
-    if file != "-" and (file or "").startswith("-"):
-        raise printers.UsageError(f"Unknown option: {file}.", "write `./` before the name of a file")
     try:
-        return sys.stdin.read() if file == "-" else Path(file or "").read_text()
+        return sys.stdin.read() if name == "-" else Path(name or "").read_text()
     except UnicodeDecodeError as error:
         raise OSError(f"cannot read {file!r}: it is not UTF-8") from error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from cyclopts import Parameter
 
 from traforo import cli
-from traforo.cli import interrupts, options, printers
+from traforo.cli import durations, interrupts, options, printers
 from traforo.cli.commands import code as codes
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def run(
     /,
     *,
     code: codes.Code = None,
-    timeout: float | None = None,
+    timeout: durations.Option = None,
     url: options.Url = None,
     json: options.Json = False,
 ) -> int:
@@ -97,7 +98,7 @@ def run(
         context: Id of the context.
         file: File with the code, `-` for stdin.
         code: The code itself.
-        timeout: Seconds after which it is interrupted [default: 30].
+        timeout: Time after which it is interrupted, such as `90` or `5m` [default: 30].
         url: URL of the server.
         json: Print the whole result as JSON, in place of all else.
     """
@@ -105,7 +106,7 @@ def run(
 
     text = codes.source(file, code, "traforo context run ID CONTEXT -c 'print(1)'")
     limit: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-    with interrupts.handled(), Client(url) as client:
+    with interrupts.handled(), Client(url) as client, _dead_is_told(sandbox, context):
         found = Sandbox.connect(sandbox, client=client).contexts.get(context)
         try:
             if json:
@@ -121,6 +122,19 @@ def run(
         except interrupts.Interrupted as error:
             found.interrupt()
             return error.exit_code
+
+
+@contextlib.contextmanager
+def _dead_is_told(sandbox: str, context: str) -> Iterator[None]:
+    """Say how a context whose interpreter has ended begins anew, in place of what the API says."""
+    from traforo.sdk import errors
+
+    try:
+        yield
+    except errors.Conflict as error:
+        if error.hint is not None and error.hint.startswith("restart the context"):
+            error.hint = f"`traforo context restart {sandbox} {context}` begins anew"
+        raise
 
 
 def _write(stream: TextIO) -> Callable[[str], None]:
@@ -160,7 +174,7 @@ def interrupt(sandbox: options.SandboxId, context: ContextId, /, *, url: options
     """
     from traforo.sdk import Client, Sandbox
 
-    with Client(url) as client:
+    with Client(url) as client, _dead_is_told(sandbox, context):
         Sandbox.connect(sandbox, client=client).contexts.get(context).interrupt()
 
 

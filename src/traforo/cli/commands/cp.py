@@ -21,9 +21,9 @@ def cp(
     """Copy files and directories into a sandbox or out of it.
 
     One side is `ID:/path`, the other a local path: `traforo cp data.csv $ID:/data/data.csv`, `traforo cp $ID:/out .`.
-    A target that is a directory gets the source below its own name. `-` is stdin or stdout. Directories go as one
-    stream, with permission bits and times; links that point out of the directory are left out. How far it is shows on
-    stderr, if that is a terminal.
+    A target that is a directory gets the source below its own name. `-` is stdin or stdout; a file whose name begins
+    with it is written `./-name`. Directories go as one stream, with permission bits and times; links that point out of
+    the directory are left out. How far it is shows on stderr, if that is a terminal.
 
     Args:
         source: What to copy.
@@ -35,7 +35,7 @@ def cp(
     from traforo.sdk import Client, Sandbox
 
     del recursive
-    here, there = copies.place(source), copies.place(target)
+    here, there = copies.place(options.name(source)), copies.place(options.name(target))
     if (here.sandbox_id is None) == (there.sandbox_id is None):
         raise printers.UsageError(
             "exactly one side of a copy is in a sandbox",

@@ -7,13 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import options, printers
+from traforo.cli import durations, options, printers
 
 
 def create(
     *,
     shape: options.Shape = options.Shape(),  # noqa: B008 - frozen
-    ttl: float | None = None,
+    ttl: durations.Option = None,
     env: options.Env = (),
     metadata: Annotated[Sequence[str], Parameter(name=["--metadata", "-m"], negative="", show_default=False)] = (),
     url: options.Url = None,
@@ -26,7 +26,7 @@ def create(
 
     Args:
         shape: What it is made of.
-        ttl: Seconds until it ends by itself [default: 1800].
+        ttl: Time until it ends by itself, such as `90`, `30m` or `1h30m` [default: 30m].
         env: Environment of each of its commands: `NAME=value`, or `NAME` for its value here. Can be repeated.
         metadata: `NAME=value`, for your own use. Can be repeated.
         url: URL of the server.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from traforo.cli import options, printers
+from traforo.cli import options, printers, problems
 
 
 def delete(*sandboxes: options.SandboxId, url: options.Url = None, json: options.Json = False) -> int:
@@ -30,7 +30,8 @@ def delete(*sandboxes: options.SandboxId, url: options.Url = None, json: options
             except errors.ConnectionFailed:
                 raise
             except errors.TraforoError as error:
-                printers.error(f"cannot delete {sandbox_id!r}: {error.message}", error.hint)
+                message, hint = problems.told(error)
+                printers.error(f"cannot delete {sandbox_id!r}: {message}", hint)
                 continue
             deleted.append(sandbox_id)
             if not json:

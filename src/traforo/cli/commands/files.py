@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from traforo import cli
-from traforo.cli import meters, options, printers
+from traforo.cli import durations, meters, options, printers
 
 if TYPE_CHECKING:
     from traforo.sdk import FileEntry
@@ -17,6 +18,8 @@ Path = Annotated[str, Parameter(help="Absolute path in the sandbox.")]
 User = Annotated[str | None, Parameter(help="Whose rights count in the sandbox [default: the image's user].")]
 Recursive = Annotated[bool, Parameter(name=["--recursive", "-r"], negative="", show_default=False)]
 Kind = Literal["file", "directory", "symlink", "other"]
+EXPIRES_SECONDS = 3600
+_OCTAL = re.compile("[0-7]{1,4}", re.ASCII)
 
 
 def list_(
@@ -217,13 +220,96 @@ def move(
         Sandbox.connect(sandbox, client=client).files.move(source, target, overwrite=overwrite, user=user)
 
 
+def copy(
+    sandbox: options.SandboxId,
+    source: Path,
+    target: Path,
+    /,
+    *,
+    recursive: Recursive = False,
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    user: User = None,
+    url: options.Url = None,
+) -> None:
+    """Copy within a sandbox; `traforo cp` copies from and to this machine.
+
+    Args:
+        sandbox: Id of the sandbox.
+        source: What to copy.
+        target: Where to, the name included.
+        recursive: A directory and whatever is below it.
+        overwrite: Replace what is there.
+        user: Whose rights count.
+        url: URL of the server.
+    """
+    from traforo.sdk import Client, Sandbox
+
+    with Client(url) as client:
+        files = Sandbox.connect(sandbox, client=client).files
+        files.copy(source, target, recursive=recursive, overwrite=overwrite, user=user)
+
+
+def chmod(
+    sandbox: options.SandboxId,
+    mode: str,
+    /,
+    *paths: Path,
+    recursive: Recursive = False,
+    user: User = None,
+    url: options.Url = None,
+) -> None:
+    """Change permission bits.
+
+    `traforo files chmod $ID 755 /srv/run.sh`.
+
+    Args:
+        sandbox: Id of the sandbox.
+        mode: Permission bits in octal.
+        paths: Absolute paths in the sandbox.
+        recursive: Whatever is below a directory too.
+        user: Whose rights count.
+        url: URL of the server.
+    """
+    if not _OCTAL.fullmatch(mode):
+        raise printers.UsageError(f"cannot use {mode!r} as mode", "write it in octal, such as 644 or 0755")
+    _change(sandbox, paths, {"mode": int(mode, 8), "recursive": recursive, "user": user}, url)
+
+
+def chown(
+    sandbox: options.SandboxId,
+    owner: str,
+    /,
+    *paths: Path,
+    recursive: Recursive = False,
+    user: User = None,
+    url: options.Url = None,
+) -> None:
+    """Change who owns files.
+
+    `traforo files chown $ID --user root user:users /srv/data`; mostly root alone may.
+
+    Args:
+        sandbox: Id of the sandbox.
+        owner: `OWNER`, `OWNER:GROUP` or `:GROUP`, each a name or a number inside the sandbox.
+        paths: Absolute paths in the sandbox.
+        recursive: Whatever is below a directory too.
+        user: Whose rights count.
+        url: URL of the server.
+    """
+    name, _, group = owner.partition(":")
+    if not (name or group):
+        raise printers.UsageError(f"cannot use {owner!r} as owner", "write OWNER, OWNER:GROUP or :GROUP")
+    facts = {"owner": _name_or_number(name), "group": _name_or_number(group), "recursive": recursive, "user": user}
+    _change(sandbox, paths, facts, url)
+
+
 def url(
     sandbox: options.SandboxId,
     path: Path,
     /,
     *,
     method: Literal["GET", "PUT"] = "GET",
-    expires: int = 3600,
+    expires: durations.Option = None,
     user: User = None,
     url: options.Url = None,
     json: options.Json = False,
@@ -234,7 +320,7 @@ def url(
         sandbox: Id of the sandbox.
         path: Absolute path in the sandbox.
         method: `GET` to read, `PUT` to write.
-        expires: Seconds until it opens nothing any more, up to 7 days.
+        expires: Time until it opens nothing any more, up to 7 days, such as `90` or `12h` [default: 1h].
         user: Whose rights it has.
         url: URL of the server.
         json: Print JSON.
@@ -243,11 +329,27 @@ def url(
 
     with Client(url) as client:
         files = Sandbox.connect(sandbox, client=client).files
-        found = files.signed_url(path, method=method, expires_in_seconds=expires, user=user)
+        seconds = EXPIRES_SECONDS if expires is None else round(expires)
+        found = files.signed_url(path, method=method, expires_in_seconds=seconds, user=user)
     if json:
         printers.document(results.as_json(found))
     else:
         print(printers.shown(found.url))
+
+
+def _change(sandbox: str, paths: Sequence[str], facts: dict[str, Any], url: str | None) -> None:
+    from traforo.sdk import Client, Sandbox
+
+    if not paths:
+        raise printers.UsageError("no path to change", "name one or more absolute paths in the sandbox")
+    with Client(url) as client:
+        files = Sandbox.connect(sandbox, client=client).files
+        for path in paths:
+            files.change(path, **facts)
+
+
+def _name_or_number(text: str) -> str | int | None:
+    return int(text) if text.isascii() and text.isdecimal() else text or None
 
 
 def _entries(found: Sequence[FileEntry], *, json: bool) -> None:
@@ -265,4 +367,4 @@ def _printable(record: dict[str, object]) -> dict[str, object]:
     return {k: printers.shown(v) if isinstance(v, str) and not v.isprintable() else v for k, v in record.items()}
 
 
-files = cli.family("files", list_, find, search, stat, mkdir, remove, move, url)
+files = cli.family("files", list_, find, search, stat, mkdir, remove, move, copy, chmod, chown, url)

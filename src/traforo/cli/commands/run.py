@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from traforo.cli import interrupts, leases, options, printers, streams
+from traforo.cli import durations, interrupts, leases, options, printers, streams
 
 
 def run(
@@ -12,7 +12,7 @@ def run(
     shape: options.Shape = options.Shape(),  # noqa: B008 - frozen
     start: options.Start = options.Start(),  # noqa: B008 - frozen
     env: options.Env = (),
-    ttl: float | None = None,
+    ttl: durations.Option = None,
     url: options.Url = None,
 ) -> int:
     """Run a command in a new sandbox, and delete the sandbox.
@@ -26,7 +26,7 @@ def run(
         shape: What the sandbox is made of.
         start: How the command starts.
         env: Environment of the command.
-        ttl: Seconds until the sandbox ends, whatever it does [default: for as long as this program runs].
+        ttl: Time until the sandbox ends, whatever it does, such as `90` or `1h` [default: as long as this program].
         url: URL of the server.
     """
     from traforo.sdk import Client, Sandbox, errors

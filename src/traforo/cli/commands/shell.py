@@ -39,6 +39,7 @@ def shell(
     """
     from traforo.sdk import Client, Sandbox
 
+    options.begins_with_name(command)
     terminals.require_terminal()
     keys = terminals.keys(detach_keys)
     how = {"env": options.variables(env), "cwd": start.cwd, "user": start.user, "timeout": start.timeout, "tag": tag}

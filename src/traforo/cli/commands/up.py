@@ -14,11 +14,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import children, printers, probes
+from traforo.cli import children, durations, printers, probes
 from traforo.settings import addresses, sources
 from traforo.settings import control as control_settings
 from traforo.settings import worker as worker_settings
 
+START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _TRY = """try:
@@ -44,6 +45,9 @@ class Plan:
     worker: Sequence[str]
     prod: bool = False
     """Whether a token is asked for."""
+    control_log: Path | None = None
+    """Where the control plane logs, if not among `logs`."""
+    worker_log: Path | None = None
 
 
 def up(
@@ -57,7 +61,7 @@ def up(
     control: Fields = None,
     worker: Fields = None,
     ready_file: Path | None = None,
-    start_timeout: float = 60.0,
+    start_timeout: durations.Option = None,
 ) -> int:
     """Run a control plane and a worker on this machine.
 
@@ -75,33 +79,35 @@ def up(
         control: Any flag of `traforo control`, such as `--control.log-level debug`.
         worker: Any flag of `traforo worker`, such as `--worker.max-live-sandboxes 64`.
         ready_file: File to write JSON to when both are ready: `{control_url, worker_url, pids}`.
-        start_timeout: Seconds that the start may take.
+        start_timeout: Time that the start may take, such as `90` or `2m` [default: 1m].
     """
     ports = probes.free_ports("127.0.0.1", 2) if free_ports else [control_port, worker_port]
     plan = _plan((ports[0], ports[1]), state_dir, (control_file, worker_file), (control or {}, worker or {}))
     stopping = children.StopSignals()
     running: list[children.Child] = []
+    problem = ""
     with stopping.installed():
         try:
-            if _start(plan, running, stopping, time.monotonic() + start_timeout):
+            if _start(plan, running, stopping, time.monotonic() + (start_timeout or START_SECONDS)):
                 _announce(plan, running, ready_file)
                 stopping.wait(running, None)
                 while not stopping.count and all(child.process.poll() is None for child in running):
                     stopping.wait(running, None)
             failed = None if stopping.count else next(c for c in running if c.process.poll() is not None)
-            printers.note("stopping")
+            problem = "" if failed is None else failed.ended()
+        except TimeoutError as error:
+            failed, problem = running[-1], str(error)
         finally:
+            printers.note("stopping")
             clean = children.stop(running, STOP_SECONDS, stopping)
             if ready_file is not None:
                 ready_file.unlink(missing_ok=True)
     if failed is not None:
-        printers.error(failed.ended())
-        _print_last_words([failed])
+        _tell(failed, problem)
         return 1
     for child in [] if clean else running:
         if child.process.returncode != 0:
-            printers.error(f"while stopping, {child.ended()}")
-            _print_last_words([child])
+            _tell(child, f"while stopping, {child.ended()}")
     return 0 if clean else 1
 
 
@@ -145,6 +151,8 @@ def _plan(
         control=_arguments(flags[0], files[0]),
         worker=_arguments(flags[1], files[1]),
         prod=control.auth.mode == "prod",
+        control_log=control.log.file,
+        worker_log=worker.log.file,
     )
 
 
@@ -170,15 +178,14 @@ def _start(plan: Plan, running: list[children.Child], stopping: children.StopSig
             if stopping.count or any(child.process.poll() is not None for child in running):
                 return False
             if time.monotonic() > deadline:
-                _print_last_words(running)
                 raise TimeoutError(f"cannot start: {problem} in time")
             stopping.wait(running, _POLL_SECONDS)
         return True
 
-    running.append(children.start("control", plan.control, plan.logs))
+    running.append(children.start("control", plan.control, plan.logs, plan.control_log))
     if not reached(lambda: probes.healthy(plan.control_url), "the control plane does not answer"):
         return False
-    running.append(children.start("worker", plan.worker, plan.logs))
+    running.append(children.start("worker", plan.worker, plan.logs, plan.worker_log))
     return reached(lambda: probes.healthy(plan.worker_url), "the worker does not answer") and reached(
         lambda: probes.registered(plan.control_url, plan.hostname), "the worker is not registered"
     )
@@ -211,7 +218,11 @@ def _write_whole(path: Path, text: str) -> None:
     Path(file.name).replace(path)
 
 
-def _print_last_words(failed: Sequence[children.Child]) -> None:
-    for child in failed:
-        for line in child.last_words().splitlines():
-            print(f"  {child.name}: {printers.shown(line)}", file=sys.stderr)
+def _tell(child: children.Child, problem: str) -> None:
+    """Say what became of a process in a few lines, and where there is more."""
+    said, hint = child.said()
+    printers.error(f"{problem}: {said}" if said else problem, hint)
+    if not said and (logged := child.last_error()):
+        printers.note(f"note: the last error in its log, {logged}")
+    whole = child.log if child.log.is_file() else child.words
+    printers.note(f"note: all that it wrote is in {whole}")

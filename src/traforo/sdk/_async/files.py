@@ -9,13 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from datetime import datetime
 from typing import Any, Literal
 
-from traforo.sdk import answers, disks, downloads, errors, pauses, places, requests, results, transports
-from traforo.sdk._async import clients, edges
+from traforo.sdk import answers, disks, downloads, errors, pauses, places, requests, results
+from traforo.sdk._async import clients, edges, watches
 
 SandboxPath = str | bytes | os.PathLike[str]
 """A path in a sandbox; bytes, or text with surrogate escapes, name what is not UTF-8."""
-WATCH_SECONDS = 30.0
-"""How long the server holds a request for changes that have not happened yet."""
 READ_LIMIT = 256 * 1024 * 1024
 """Bytes that `read` takes into memory at most, because the sandbox decides how large its files are."""
 
@@ -414,8 +412,9 @@ class AsyncFiles:
     ) -> AsyncGenerator[places.Change]:
         """Give out what happens below a directory from now on, until the loop is left or the directory is gone.
 
-        Changes are kept at the worker while a connection is made anew. When more happens than it keeps, one change of
-        kind `overflow` says so: then look at everything again.
+        Changes are kept at the worker while a connection is made anew. When some are lost, one change of kind
+        `overflow` says so: then look at everything again. That is when more happens than the worker keeps, when nobody
+        asks for changes for five minutes, and when the worker is started again: the directory is watched anew then.
 
         Args:
             path: Absolute path of the directory.
@@ -437,39 +436,14 @@ class AsyncFiles:
                         break
             ```
         """
-        body = {**requests.path_body(path, user), "recursive": recursive}
-        watch_id = answers.field(answers.document(await self._post("/watches", body)), "watch_id", str)
-        url = f"{self._url}/watches/{requests.checked_id(watch_id)}"
-        cursor, outage = 0, pauses.Outage()
+        watch = watches.Watch(self._client, self._place, path, recursive=recursive, user=user)
+        await watch.open()
         try:
-            while True:
-                try:
-                    page = await self._changes(url, cursor)
-                except pauses.TRANSIENT:
-                    pause = outage.pause(time.monotonic())
-                    if pause is None:
-                        raise
-                    await edges.sleep(pause)
-                    continue
-                outage.over()
-                cursor = page.next_cursor
-                if page.overflow:
-                    yield places.Change(cursor, "overflow", os.fsdecode(path), "directory", None)
-                for change in page.found:
+            async with contextlib.aclosing(watch.changes()) as changes:
+                async for change in changes:
                     yield change
-                if page.ended:
-                    return
-        except errors.Lost:
-            return
         finally:
-            with contextlib.suppress(errors.TraforoError):
-                await self._client.call("DELETE", url, token=await self._client.credential(self._place))
-
-    async def _changes(self, url: str, cursor: int) -> places.Changes:
-        query = requests.query_string({"cursor": cursor, "wait": WATCH_SECONDS})
-        token, limit = await self._client.credential(self._place), WATCH_SECONDS + transports.WAIT_MARGIN
-        response = await self._client.call("GET", url + query, token=token, timeout=limit)
-        return places.changes(answers.document(response.content))
+            await watch.close()
 
     async def signed_url(
         self,

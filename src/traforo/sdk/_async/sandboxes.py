@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from traforo.sdk import answers, errors, listeners, observations, pauses, requests, results, transports
-from traforo.sdk._async import clients, contexts, edges, execs, files, ports, terminals
+from traforo.sdk import answers, errors, observations, requests, results, transports
+from traforo.sdk._async import calls, clients, contexts, edges, execs, files, histories, ports, terminals
 
-EVENT_SECONDS = 30.0
-"""How long the server holds a request for events that have not happened yet."""
 CODE_TIMEOUT = 30.0
 """Seconds after which `run_code` stops the code, unless another limit is given."""
 
@@ -258,15 +255,19 @@ class AsyncSandbox:
         response = await self._client.call("GET", self._place.url, token=await self._token(), repeat=True)
         return answers.sandbox(answers.document(response.content))
 
-    async def renew(self, ttl_seconds: float, *, idle_seconds: float | None = None) -> datetime:
+    async def renew(self, ttl_seconds: float | None = None, *, idle_seconds: float | None = None) -> datetime:
         """Let it live for `ttl_seconds` from now on, shorter or longer than before. Returns when it expires.
 
         Args:
-            ttl_seconds: Seconds from now.
+            ttl_seconds: Seconds from now; None leaves its end as it is.
             idle_seconds: Another limit for the time without activity, 0 for none; None leaves it as it is.
+
+        Raises:
+            InvalidRequest: Neither was given, or more than the server allows.
+            Conflict: It has ended.
         """
-        idle = None if idle_seconds is None else f"{idle_seconds:.15g}"
-        query = requests.query_string({"ttl_seconds": f"{ttl_seconds:.15g}", "idle_seconds": idle})
+        limits = {"ttl_seconds": ttl_seconds, "idle_seconds": idle_seconds}
+        query = requests.query_string({name: f"{limit:.15g}" for name, limit in limits.items() if limit is not None})
         url = f"{self._place.url}/lease{query}"
         response = await self._client.call("PATCH", url, token=await self._token(), repeat=True)
         body = answers.document(response.content)
@@ -303,7 +304,10 @@ class AsyncSandbox:
     ) -> results.ExecResult:
         """Run a command to its end and return its result.
 
-        A command that may take long is better begun with `start`: its handle survives a broken connection.
+        It is one request, whose connection may break: then the command is looked for and followed to its end, over a
+        restart of its worker too, and the result comes all the same. What has no `tag` gets one for that, `call-…`. A
+        command with a tag of the caller's cannot be told from others that have it: if it may take long, begin it with
+        `start`.
 
         Args:
             command: A string for `/bin/sh -c`, or a sequence of arguments that no shell sees.
@@ -314,13 +318,14 @@ class AsyncSandbox:
             stdin: What it reads as its input; None is none.
             on_stdout: Called with each piece of text that it writes to stdout, as it comes.
             on_stderr: The same for stderr.
-            tag: A name to find it by, of letters, digits and `._-`.
+            tag: A name to find it by, of letters, digits and `._-`; several may have the same.
             check: Raise unless it exits with 0.
 
         Raises:
             StartFailed: No such command, directory or permission: `fields` has `stage` and `errno_name`.
             CommandFailed: With `check`, it did not exit with 0; `result` has everything.
-            ConnectionFailed: The answer was lost; the command may still run, `list_execs` has it.
+            ConnectionFailed: No server; or its answer was lost and the command could not be found again, or not within
+                a minute. `hint` says how to come back to it: nothing is ever run a second time.
 
         Example:
             ```python
@@ -333,14 +338,14 @@ class AsyncSandbox:
         """
         given = requests.stdin(stdin)
         if on_stdout is None and on_stderr is None and (stdin is None or given):
-            body = self._command(command, env, cwd, user, timeout) | requests.given(tag=tag) | given | {"wait": True}
+            body = requests.starting(command, env, cwd, user, timeout) | given | {"wait": True}
             limit = None if timeout is None else timeout + transports.WAIT_MARGIN
             url = f"{self._place.url}/exec"
-            response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
-            result = answers.exec_result(answers.document(response.content))
+            answer = await calls.waited(self._client, self._place, url, body, tag=tag, limit=limit)
+            result = await answer.wait() if isinstance(answer, execs.AsyncExec) else answers.exec_result(answer)
         else:
             started = await self.start(command, env=env, cwd=cwd, user=user, timeout=timeout, stdin=stdin, tag=tag)
-            result = await self._followed(started, on_stdout, on_stderr)
+            result = await calls.heard(started, on_stdout, on_stderr)
         return result.check() if check else result
 
     async def start(
@@ -379,7 +384,7 @@ class AsyncSandbox:
         """
         given = requests.stdin(stdin)
         feed = stdin is not None and not given
-        body = self._command(command, env, cwd, user, timeout) | {"wait": False} | given
+        body = requests.starting(command, env, cwd, user, timeout) | {"wait": False} | given
         body |= requests.given(tag=tag, background=background or None, stdin_open=(stdin_open or feed) or None)
         response = await self._client.call("POST", f"{self._place.url}/exec", token=await self._token(), body=body)
         exec_id = answers.field(answers.document(response.content), "exec_id", str)
@@ -392,20 +397,6 @@ class AsyncSandbox:
             except errors.Conflict:
                 pass  # it ended before it had read everything, as commands may
         return started
-
-    async def _followed(
-        self, started: execs.AsyncExec, on_stdout: edges.Listener, on_stderr: edges.Listener
-    ) -> results.ExecResult:
-        texts = {"stdout": listeners.Text(), "stderr": listeners.Text()}
-        heard = {"stdout": on_stdout, "stderr": on_stderr}
-        async with contextlib.aclosing(started.output()) as frames:
-            async for frame in frames:
-                for kind, text in texts.items():
-                    listener = heard[kind]
-                    piece = text.take(frame, kind)
-                    if listener is not None and piece:
-                        await edges.told(listener, piece)
-        return await started.result()
 
     async def list_execs(
         self,
@@ -466,6 +457,7 @@ class AsyncSandbox:
         cwd: str | os.PathLike[str] | None = None,
         user: str | None = None,
         timeout: float = CODE_TIMEOUT,
+        tag: str | None = None,
         check: bool = False,
     ) -> results.ExecResult:
         """Run a piece of code to its end and return its result.
@@ -477,12 +469,14 @@ class AsyncSandbox:
             cwd: As for `exec`.
             user: As for `exec`.
             timeout: Seconds after which it is killed; then `end` is `timed_out` and `exit_code` 124.
+            tag: As for `exec`.
             check: Raise unless it exits with 0.
 
         Raises:
             SyntaxRejected: It does not compile; `fields` has the compiler's words as `stderr`.
             StartFailed: No such interpreter in the image.
             CommandFailed: With `check`, it did not exit with 0.
+            ConnectionFailed: No server; or its answer was lost and the code cannot be found again: `hint` says more.
 
         Example:
             ```python
@@ -491,18 +485,10 @@ class AsyncSandbox:
                 print(result.stdout)
             ```
         """
-        body = requests.given(
-            code=code,
-            runtime=language,
-            timeout_ms=requests.milliseconds(timeout),
-            env=env and dict(env),
-            cwd=cwd and os.fspath(cwd),
-            user=user,
-            wait=True,
-        )
+        body = {"code": code, "runtime": language, **requests.surroundings(env, cwd, user, timeout), "wait": True}
         url, limit = f"{self._place.url}/exec/code", timeout + transports.WAIT_MARGIN
-        response = await self._client.call("POST", url, token=await self._token(), body=body, timeout=limit)
-        result = answers.exec_result(answers.document(response.content))
+        answer = await calls.waited(self._client, self._place, url, body, tag=tag, limit=limit)
+        result = await answer.wait() if isinstance(answer, execs.AsyncExec) else answers.exec_result(answer)
         return result.check() if check else result
 
     async def metrics(self, *, series: bool = False, since: datetime | None = None) -> observations.Metrics:
@@ -539,28 +525,10 @@ class AsyncSandbox:
                     print(event.ts, event.type, event.facts)
             ```
         """
-        outage = pauses.Outage()
-        position: int | str | None = cursor
-        while True:
-            query = requests.query_string({"cursor": position, "wait": EVENT_SECONDS if follow else None})
-            url, limit = f"{self._place.url}/events{query}", EVENT_SECONDS + transports.WAIT_MARGIN
-            try:
-                response = await self._client.call("GET", url, token=await self._token(), timeout=limit)
-            except pauses.TRANSIENT:
-                pause = outage.pause(time.monotonic())
-                if pause is None:
-                    raise
-                await edges.sleep(pause)
-                continue
-            outage.over()
-            found, following = observations.events(answers.document(response.content))
-            for event in found:
+        history = histories.History(self._client, self._place)
+        async with contextlib.aclosing(history.events(cursor, follow=follow)) as found:
+            async for event in found:
                 yield event
-            position = following or position
-            if not follow and (not found or following is None):
-                return
-            if follow and not found and await self._has_ended():
-                return
 
     async def logs(
         self,
@@ -584,58 +552,10 @@ class AsyncSandbox:
                     print(entry.ts, entry.exec_id, entry.data)
             ```
         """
-        outage = pauses.Outage()
-        position: int | str | None = cursor
-        while True:
-            query = {"cursor": position, "stream": stream, "follow": "true" if follow else None}
-            url = f"{self._place.url}/logs{requests.query_string(query)}"
-            try:
-                if not follow:
-                    response = await self._client.call("GET", url, token=await self._token(), repeat=True)
-                    found, following = observations.logs(answers.document(response.content))
-                    for entry in found:
-                        yield entry
-                    if following in {None, "", position}:  # a page may be empty and still not be the last
-                        return
-                    position = following
-                    continue
-                async with contextlib.aclosing(self._client.lines(url, token=await self._token())) as lines:
-                    async for line in lines:
-                        outage.over()
-                        body = answers.document(line)
-                        if body.get("type") == "heartbeat":
-                            continue
-                        entry = observations.log_entry(body)
-                        position = entry.cursor
-                        yield entry
-                if await self._has_ended():
-                    return
-                problem: errors.TraforoError = errors.ConnectionFailed("the logs stopped")
-            except pauses.TRANSIENT as error:
-                problem = error
-            pause = outage.pause(time.monotonic())
-            if pause is None:
-                raise problem
-            await edges.sleep(pause)
-
-    async def _has_ended(self) -> bool:
-        return (await self.info()).ended_at is not None
+        history = histories.History(self._client, self._place)
+        async with contextlib.aclosing(history.logs(cursor, stream, follow=follow)) as found:
+            async for entry in found:
+                yield entry
 
     async def _token(self) -> str | None:
         return await self._client.credential(self._place)
-
-    def _command(
-        self,
-        command: str | Sequence[str],
-        env: Mapping[str, str] | None,
-        cwd: str | os.PathLike[str] | None,
-        user: str | None,
-        timeout: float | None,
-    ) -> dict[str, Any]:
-        return requests.given(
-            command=requests.command(command),
-            env=env and dict(env),
-            cwd=cwd and os.fspath(cwd),
-            user=user,
-            timeout_ms=requests.milliseconds(timeout),
-        )

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from traforo.sdk import answers, cells, errors, listeners, requests, results, transports
-from traforo.sdk._sync import clients, edges, execs
+from traforo.sdk._sync import calls, clients, edges, execs
 
 RUN_TIMEOUT = 30.0
 """Seconds after which a run is interrupted, unless another limit is given."""
@@ -66,6 +66,8 @@ class Context:
     ) -> cells.CodeResult:
         """Run a piece of code to its end and return what it came to. Runs of one context wait for each other.
 
+        When the connection breaks meanwhile, the code is followed to its end, over a restart of its worker too.
+
         Args:
             code: At most 1 MiB.
             timeout: Seconds after which it is interrupted, and killed if that does not help.
@@ -78,6 +80,8 @@ class Context:
         Raises:
             CodeFailed: With `check`, it raised or was ended; `result` has everything.
             Conflict: The context is dead: `restart` makes a fresh one of it.
+            ConnectionFailed: No server; or its answer was lost and the code could not be found again, or not within a
+                minute. `hint` says how to come back to it: nothing is ever run a second time.
 
         Example:
             ```python
@@ -89,10 +93,15 @@ class Context:
             ```
         """
         if on_stdout is None and on_stderr is None and on_result is None:
-            response = self._post("/run", self._body(code, timeout, env, wait=True), timeout)
-            result = cells.code_result(answers.document(response))
+            body, limit = self._body(code, timeout, env, wait=True), timeout + transports.WAIT_MARGIN
+            answer = calls.waited(self._client, self._place, f"{self._url}/run", body, tag=None, limit=limit)
+            if isinstance(answer, execs.Exec):
+                result = self._followed(answer, None, None, None)
+            else:
+                result = cells.code_result(answer)
         else:
-            result = self._followed(code, timeout, env, on_stdout, on_stderr, on_result)
+            started = self.start(code, timeout=timeout, env=env)
+            result = self._followed(started, on_stdout, on_stderr, on_result)
         return result.check() if check else result
 
     def start(self, code: str, *, timeout: float = RUN_TIMEOUT, env: Mapping[str, str] | None = None) -> execs.Exec:
@@ -117,14 +126,11 @@ class Context:
 
     def _followed(
         self,
-        code: str,
-        timeout: float,
-        env: Mapping[str, str] | None,
+        started: execs.Exec,
         on_stdout: edges.Listener,
         on_stderr: edges.Listener,
         on_result: edges.Listener,
     ) -> cells.CodeResult:
-        started = self.start(code, timeout=timeout, env=env)
         texts = {"stdout": (listeners.Text(), on_stdout), "stderr": (listeners.Text(), on_stderr)}
         shown: list[results.Frame] = []
         with contextlib.closing(started.output()) as frames:

@@ -73,6 +73,7 @@ class Exec:
 
         Raises:
             RequestTimedOut: It still runs after `timeout`.
+            ConnectionFailed: The server could not be reached for a minute. Calling again goes on.
         """
         if not self._position.ended:
             deadline = None if timeout is None else time.monotonic() + timeout
@@ -220,8 +221,14 @@ class Exec:
                 return
             pause = outage.pause(time.monotonic())
             if pause is None:
-                raise problem
+                raise self._out_of_reach(problem)
             edges.sleep(pause)
+
+    def _out_of_reach(self, problem: errors.TraforoError) -> errors.TraforoError:
+        """Say on the error of an exec that was followed in vain how to come back to it."""
+        problem.hint = f"it may still run: `get_exec({self.id!r})` goes on with it once the server is back"
+        problem.fields = {"exec_id": self.id}
+        return problem
 
     def _is_done(self, position: messages.Position) -> bool:
         return position.ended or self._left

@@ -10,13 +10,11 @@ from collections.abc import Generator, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from traforo.sdk import answers, disks, downloads, errors, pauses, places, requests, results, transports
-from traforo.sdk._sync import clients, edges
+from traforo.sdk import answers, disks, downloads, errors, pauses, places, requests, results
+from traforo.sdk._sync import clients, edges, watches
 
 SandboxPath = str | bytes | os.PathLike[str]
 """A path in a sandbox; bytes, or text with surrogate escapes, name what is not UTF-8."""
-WATCH_SECONDS = 30.0
-"""How long the server holds a request for changes that have not happened yet."""
 READ_LIMIT = 256 * 1024 * 1024
 """Bytes that `read` takes into memory at most, because the sandbox decides how large its files are."""
 
@@ -411,8 +409,9 @@ class Files:
     def watch(self, path: SandboxPath, *, recursive: bool = False, user: str | None = None) -> Generator[places.Change]:
         """Give out what happens below a directory from now on, until the loop is left or the directory is gone.
 
-        Changes are kept at the worker while a connection is made anew. When more happens than it keeps, one change of
-        kind `overflow` says so: then look at everything again.
+        Changes are kept at the worker while a connection is made anew. When some are lost, one change of kind
+        `overflow` says so: then look at everything again. That is when more happens than the worker keeps, when nobody
+        asks for changes for five minutes, and when the worker is started again: the directory is watched anew then.
 
         Args:
             path: Absolute path of the directory.
@@ -434,38 +433,13 @@ class Files:
                         break
             ```
         """
-        body = {**requests.path_body(path, user), "recursive": recursive}
-        watch_id = answers.field(answers.document(self._post("/watches", body)), "watch_id", str)
-        url = f"{self._url}/watches/{requests.checked_id(watch_id)}"
-        cursor, outage = 0, pauses.Outage()
+        watch = watches.Watch(self._client, self._place, path, recursive=recursive, user=user)
+        watch.open()
         try:
-            while True:
-                try:
-                    page = self._changes(url, cursor)
-                except pauses.TRANSIENT:
-                    pause = outage.pause(time.monotonic())
-                    if pause is None:
-                        raise
-                    edges.sleep(pause)
-                    continue
-                outage.over()
-                cursor = page.next_cursor
-                if page.overflow:
-                    yield places.Change(cursor, "overflow", os.fsdecode(path), "directory", None)
-                yield from page.found
-                if page.ended:
-                    return
-        except errors.Lost:
-            return
+            with contextlib.closing(watch.changes()) as changes:
+                yield from changes
         finally:
-            with contextlib.suppress(errors.TraforoError):
-                self._client.call("DELETE", url, token=self._client.credential(self._place))
-
-    def _changes(self, url: str, cursor: int) -> places.Changes:
-        query = requests.query_string({"cursor": cursor, "wait": WATCH_SECONDS})
-        token, limit = self._client.credential(self._place), WATCH_SECONDS + transports.WAIT_MARGIN
-        response = self._client.call("GET", url + query, token=token, timeout=limit)
-        return places.changes(answers.document(response.content))
+            watch.close()
 
     def signed_url(
         self,

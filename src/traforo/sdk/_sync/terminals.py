@@ -57,16 +57,9 @@ class Terminals:
         Raises:
             StartFailed: No such command, directory or permission.
         """
-        body = requests.given(
-            command=None if command is None else requests.command(command),
-            rows=rows,
-            columns=columns,
-            env=env and dict(env),
-            cwd=cwd and os.fspath(cwd),
-            user=user,
-            tag=tag,
-            timeout_ms=requests.milliseconds(timeout),
-        )
+        words = None if command is None else requests.command(command)
+        body = requests.given(command=words, rows=rows, columns=columns, tag=tag)
+        body |= requests.surroundings(env, cwd, user, timeout)
         response = self._client.call("POST", self._url, token=self._token(), body=body)
         exec_id = answers.field(answers.document(response.content), "exec_id", str)
         return execs.Exec(self._client, self._place, exec_id)

@@ -75,6 +75,8 @@ class Code:
     cwd: str | None = None
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     user: str | None = None
+    tag: str | None = None
+    """What its caller calls it."""
 
 
 class Script(Protocol):
@@ -140,7 +142,7 @@ class Codes:
         path = f"{self._directory}/{ids.new_exec_id()}{language.suffix}"
         if code.runtime == "python" and self._script is not None:
             program = language.programs[0]
-            run = self._script(entry, _spec(code, (program, path), code.timeout_ms), path, code.text)
+            run = self._script(entry, _spec(code, (program, path)), path, code.text)
             if run is not None:
                 return _Started(run, program, path)
         content = files.pieces(code.text.encode())
@@ -157,7 +159,7 @@ class Codes:
         """Start the first interpreter that the sandbox has."""
         for program in programs:
             try:
-                run = await self._execs.start(entry, _spec(code, (program, path), code.timeout_ms))
+                run = await self._execs.start(entry, _spec(code, (program, path)))
             except errors.StartFailed as error:
                 if not _missing(error) or program != programs[-1]:
                     if _missing(error):
@@ -182,7 +184,8 @@ class Codes:
     async def _check(self, entry: entries.Entry, code: Code, program: str, path: str) -> execs.Exec:
         """Compile without running, and return the exec of that when it has ended."""
         argv = (program, *LANGUAGES[code.runtime].check, path)
-        run = await self._execs.start(entry, _spec(code, argv, min(code.timeout_ms, CHECK_TIMEOUT_MS)), hidden=True)
+        short = dataclasses.replace(code, timeout_ms=min(code.timeout_ms, CHECK_TIMEOUT_MS), tag=None)
+        run = await self._execs.start(entry, _spec(short, argv), hidden=True)
         await self._execs.wait(run)
         return run
 
@@ -195,8 +198,16 @@ class Codes:
             await self._files.remove(entry, path, user=code.user, recursive=False, force=True)
 
 
-def _spec(code: Code, argv: tuple[str, ...], timeout_ms: int) -> specs.ExecSpec:
-    return commands.spec(argv, env=code.env, cwd=code.cwd, user=code.user, timeout_ms=timeout_ms, runtime=code.runtime)
+def _spec(code: Code, argv: tuple[str, ...]) -> specs.ExecSpec:
+    return commands.spec(
+        argv,
+        env=code.env,
+        cwd=code.cwd,
+        user=code.user,
+        timeout_ms=code.timeout_ms,
+        runtime=code.runtime,
+        tag=code.tag,
+    )
 
 
 def _suspicious(language: Language, started: _Started, result: Mapping[str, Any]) -> bool:

@@ -71,7 +71,9 @@ def build(context: contexts.Context) -> APIRouter:
         """
         entry = context.entry(request, sandbox_id)
         wanted = await bodies.read_json(request, schemas.CodeCreate, context.settings.max_code_body_bytes)
-        code = codes.Code(wanted.code, wanted.runtime, wanted.timeout_ms, wanted.cwd, wanted.env, wanted.user)
+        code = codes.Code(
+            wanted.code, wanted.runtime, wanted.timeout_ms, wanted.cwd, wanted.env, wanted.user, wanted.tag
+        )
         if wanted.wait:
             return answers.json(await coder.run(entry, code))
         run = await coder.begin(entry, code)

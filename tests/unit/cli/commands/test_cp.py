@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.servers import FakeSandbox, FakeServer
+from tests.fakes.commands import FakeSandbox
+from tests.fakes.servers import FakeServer
 from tests.unit.cli.conftest import Done
 
 Run = Callable[..., Done]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fakes.servers import FakeServer, wait_until
+from tests.fakes.commands import wait_until
+from tests.fakes.servers import FakeServer
 from tests.unit.cli.conftest import Done
 
 Run = Callable[..., Done]

@@ -40,6 +40,43 @@ def test_create_hands_on_every_option(worker: FakeServer, traforo: Run, monkeypa
     }
 
 
+def test_times_are_given_with_units(worker: FakeServer, traforo: Run) -> None:
+    """Wherever seconds are taken."""
+    assert traforo("create", "--ttl", "1h30m", "--idle", "90s").code == 0
+    assert worker.requests[0].json == {"ttl_seconds": 5400, "idle_seconds": 90}
+    assert traforo("create", "--idle-seconds", "60").code == 0
+    assert worker.requests[-1].json == {"idle_seconds": 60}
+    sandbox_id = next(iter(worker.sandboxes))
+    assert traforo("exec", "--timeout", "1m", sandbox_id, "--", "true").code == 0
+    assert [a.json["timeout_ms"] for a in worker.requests if a.method == "POST" and a.path.endswith("/exec")] == [
+        60_000
+    ]
+    assert traforo("files", "url", sandbox_id, "/f", "--expires", "12h").code == 0
+    assert worker.requests[-1].json["expires_in_seconds"] == 43_200
+
+
+def test_renew_tells_the_new_end(worker: FakeServer, traforo: Run) -> None:
+    """Of the lease, of the limit of idleness, or of both."""
+    sandbox_id = worker.create({"idle_seconds": 60}).sandbox_id
+    worker.renewed_token = "tok2"
+
+    def asked(*arguments: str) -> dict[str, str]:
+        assert traforo("renew", sandbox_id, *arguments) == Done(0, b"2026-01-02T04:00:00.000Z\n", b"")
+        return worker.requests[-1].query
+
+    assert asked("--ttl", "1h") == {"ttl_seconds": "3600"}
+    assert asked("--idle", "10m") == {"idle_seconds": "600"}
+    assert asked("--ttl", "90", "--idle", "0") == {"ttl_seconds": "90", "idle_seconds": "0"}
+    assert json.loads(traforo("renew", sandbox_id, "--ttl", "1h", "--json").out) == {
+        "sandbox_id": sandbox_id,
+        "expires_at": "2026-01-02T04:00:00.000Z",
+        "idle_seconds": 60,
+        "token": "tok2",
+    }
+    done = traforo("renew", sandbox_id)
+    assert (done.code, "nothing to renew" in done.said) == (2, True)
+
+
 def test_create_as_json_has_everything(worker: FakeServer, traforo: Run) -> None:
     """The sandbox, how to reach it, and how it started."""
     sandbox = json.loads(traforo("create", "--json").out)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.commands import Asked
 from tests.fakes.cutters import Cutter
-from tests.fakes.servers import Asked, FakeServer
+from tests.fakes.servers import FakeServer
 from traforo.sdk import errors, requests
 from traforo.sdk._sync import files
 from traforo.sdk._sync.sandboxes import Sandbox
@@ -269,6 +270,54 @@ def test_changes_are_given_out(worker: FakeServer) -> None:
                     break
         assert worker.sandboxes[sandbox.id].watches == {}
     assert [path for kind, path in seen if kind == "created" and path != "/d/go"] == ["/d/1", "/d/2", "/d/3"]
+
+
+def test_a_watch_goes_on_after_a_restart_of_the_worker(worker: FakeServer) -> None:
+    """The directory is watched again once the worker is back, and what may have been missed is told."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.mkdir("/d")
+        served = worker.sandboxes[sandbox.id]
+        asked_for = iter(["before", "meanwhile", "after"])
+        starting = iter([None, "drop", "unavailable"])
+
+        def restarted(asked: Asked) -> str | None:
+            if asked.method != "GET":
+                return next(starting, None)
+            name = next(asked_for)
+            if name == "meanwhile":
+                served.watches.clear()
+            (served.root / "d" / name).touch()
+            return None
+
+        worker.fault = restarted
+        seen: list[tuple[str, str]] = []
+        with contextlib.closing(sandbox.files.watch("/d", recursive=True)) as changes:
+            for change in changes:
+                seen.append((change.kind, change.path))
+                if change.path == "/d/after":
+                    break
+        assert served.watches == {}
+    assert seen == [("created", "/d/before"), ("overflow", "/d"), ("created", "/d/after")]
+    assert worker.requests[-4].json == {"path": "/d", "recursive": True}
+
+
+def test_a_watch_ends_with_a_directory_that_went_meanwhile(worker: FakeServer) -> None:
+    """Not without a word: whatever was in it is gone too."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.mkdir("/d")
+        served = worker.sandboxes[sandbox.id]
+
+        def restarted(asked: Asked) -> None:
+            if asked.method == "GET":
+                served.watches.clear()
+                (served.root / "d").rmdir()
+
+        worker.fault = restarted
+        assert [change.kind for change in sandbox.files.watch("/d")] == ["overflow"]
+        worker.fault = lambda _: None
+        with pytest.raises(errors.NotFound):
+            for _ in sandbox.files.watch("/d"):
+                pass
 
 
 def test_a_url_is_signed(worker: FakeServer) -> None:
