@@ -1,9 +1,9 @@
 """`python -m bench.contexts`: how soon Python in a new sandbox gives its first output, and what a run costs after that.
 
 Timed from the call of create to the output in hand: a context and `exec/code`, each in a sandbox that was asked to
-`prepare` its interpreter, which is usually one that was made ahead, and in one that was not. Beside them stand the floor
-(a bare interpreter on the host) and its processor time, because a machine that does other things makes every wall time
-longer: what holds is the ratio to the floor.
+`prepare` its interpreter, which is usually one that was made ahead, and in one that was not. Beside them stand the
+floor (a bare interpreter on the host) and its processor time, because a machine that does other things makes every wall
+time longer: what holds is the ratio to the floor.
 """
 
 from __future__ import annotations

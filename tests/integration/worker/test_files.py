@@ -88,6 +88,7 @@ async def test_runtime_that_hands_out_something_else(bench: benches.Bench, monke
             return given[-1]
 
         monkeypatch.setattr(running.files, "open", other)
+        monkeypatch.setattr(running.files, "draft", other)
         with pytest.raises(errors.InvalidRequest):
             await bench.files.open(bench.entry, "/f", user=None)
         with pytest.raises(errors.InvalidRequest):

@@ -254,7 +254,6 @@ def test_a_worker_that_is_killed(sandbox: Sandbox, runtime: str) -> None:
     }[runtime]
     run = sandbox.begin(context, code, timeout_ms=60_000)
     sandbox.until(run, "go")
-    time.sleep(0.2)  # what is never journaled cannot be found: it is after 50 ms
     worker = sandbox.fleet.worker
     sandbox.call("POST", "/exec", 202, command="sleep 1; touch /tmp/gate")
     worker.kill()
