@@ -235,6 +235,8 @@ class FakeExec:
         if tree:
             mark = f"{self._sandbox.mark}/{self.number}"
             found = await asyncio.to_thread(_send, mark, number)
+            while not found and self._run.process.poll() is None:  # in the middle of an exec it has no environment
+                found = await asyncio.to_thread(_send, mark, number)
         else:
             found = 0
             if self._run.exit is None:

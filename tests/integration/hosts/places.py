@@ -25,7 +25,7 @@ import uvicorn
 from traforo.worker.hosts import cgroups
 
 ROOT = Path(__file__).parents[3]
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 STOP_SECONDS = 60.0
 NOBODY = 12345
 """An ordinary user without an account."""

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 TOOLS = ("qemu-system-x86_64", "mmdebstrap", "mkfs.ext4", "busybox")
 MINUTES = 45
-PYTEST = ("python3", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout=300", "-v", "--color=no")
+PYTEST = ("python3", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout=600", "-v", "--color=no")
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("TRAFORO_TEST_VM"), reason="asks for minutes: set TRAFORO_TEST_VM=1"),

@@ -359,6 +359,16 @@ async def test_deadline_outlives_the_worker(bench: benches.Bench) -> None:
     assert (await bench.execs.result(again))["end"] == "timed_out"
 
 
+async def test_an_end_is_told_alike_over_a_crash(bench: benches.Bench) -> None:
+    """Whoever asks the next worker hears what this one has told, though no journal had it."""
+    bench.journal.held = True
+    run = await bench.run("echo out; sleep 0.05; exit 4")
+    await bench.execs.wait(run)
+    told = await bench.execs.result(run)
+    await bench.crash()
+    assert await bench.execs.result(bench.execs.get(bench.entry, run.id)) == told
+
+
 async def test_end_that_was_told_stays(bench: benches.Bench) -> None:
     """What a caller was told is true after a crash as well, though the journal had not written it yet."""
     bench.journal.held = True

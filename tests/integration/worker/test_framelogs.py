@@ -16,7 +16,7 @@ from traforo.worker.outputs import framelogs, frames
 
 TAKER = """
 import os, select, sys, time
-from traforo.worker import framelogs, frames
+from traforo.worker.outputs import framelogs, frames
 
 stdout, stderr, stem = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 limits = framelogs.Limits(max_bytes=1 << 30, segment_bytes=1 << 16)

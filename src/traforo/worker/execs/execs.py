@@ -419,7 +419,7 @@ class Execs:
             await self._watch.abandon(running, kill=label.hidden)
             return
         log = await self._store.recover(run, box.budget)
-        told = outcomes.decode(log.exit) if log.exit is not None else None
+        told = outcomes.decode_told(log.exit) if log.exit is not None else None
         if told is not None:
             self._watch.attach_told(box, run, running, told, log.exit_ms)
         else:

@@ -24,11 +24,18 @@ class Outcome(msgspec.Struct, frozen=True):
     signal: int | None
 
 
+class Told(msgspec.Struct, frozen=True):
+    """The end of an exec as its log keeps it, for a worker that dies before the journal has it."""
+
+    outcome: Outcome
+    duration_ms: float | None
+
+
 LOST = Outcome(states.ExecEnd.LOST, None, None)
 """Nobody saw how it ended."""
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Outcome)
+_told = msgspec.json.Decoder(Told)
 
 
 def decide(ended: contract.ExecExit, *, expired: bool, sandbox: states.EndReason | None) -> Outcome:
@@ -59,9 +66,14 @@ def encode(outcome: Outcome) -> bytes:
     return _encoder.encode(outcome)
 
 
-def decode(data: bytes) -> Outcome | None:
-    """Read an exit frame; None when it is none."""
+def encode_told(outcome: Outcome, duration_ms: float | None) -> bytes:
+    """Return what a log keeps of an end."""
+    return _encoder.encode(Told(outcome, duration_ms))
+
+
+def decode_told(data: bytes) -> Told | None:
+    """Read what a log keeps of an end; None when it is none."""
     try:
-        return _decoder.decode(data)
+        return _told.decode(data)
     except msgspec.MsgspecError:
         return None

@@ -138,14 +138,14 @@ class Watch:
         self._finish(box, run, outcome)
 
     def attach_told(
-        self, box: boxes.Box, run: runs.Exec, running: contract.RunningExec, outcome: outcomes.Outcome, ms: int
+        self, box: boxes.Box, run: runs.Exec, running: contract.RunningExec, told: outcomes.Told, ms: int
     ) -> None:
         """Record an end that an earlier worker told and could not journal. `ms`: Unix milliseconds of the end."""
-        run.running = running
+        run.running, run.pid = running, running.pid
         box.add(run)
         pumps.close(running)
-        run.duration_ms = round(max(0.0, ms - run.started_at * 1000), 3)
-        self._record(box, run, outcome, ms / 1000)
+        run.duration_ms = told.duration_ms
+        self._record(box, run, told.outcome, ms / 1000)
 
     def end(self, box: boxes.Box, run: runs.Exec, seen: contract.ExecExit) -> None:
         """Begin to record an end. Without effect when that was begun before."""
@@ -249,12 +249,13 @@ class Watch:
         self._finish(box, run, outcomes.decide(seen, expired=run.killing is not None, sandbox=box.dead))
 
     def _finish(self, box: boxes.Box, run: runs.Exec, outcome: outcomes.Outcome) -> None:
-        now = self._clock.now()
+        ms = int(self._clock.now() * 1000)  # as the log has it, so that an end is told alike over a crash
+        now = ms / 1000
         seconds = self._clock.monotonic() - run.began if run.began else max(0.0, now - run.started_at)
         self._durations[outcome.end].observe(seconds)
         if outcome.end is not states.ExecEnd.LOST:
             run.duration_ms = round(seconds * 1000, 3)
-        self._write_exit(run, outcome, int(now * 1000))
+        self._write_exit(run, outcome, ms)
         self._record(box, run, outcome, now)
 
     def _write_exit(self, run: runs.Exec, outcome: outcomes.Outcome, ms: int) -> None:
@@ -263,7 +264,7 @@ class Watch:
             return
         try:
             if not run.log.empty or outcomes.told(outcome):
-                run.log.finish(outcomes.encode(outcome), ms)
+                run.log.finish(outcomes.encode_told(outcome, run.duration_ms), ms)
         except OSError as error:
             self._log.error("exit_not_written", exec_id=run.id, sandbox_id=run.sandbox_id, error=str(error))
 

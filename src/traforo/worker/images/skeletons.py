@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 """Goes up when anything here changes what a sandbox sees, so that a root made by an older worker is made anew."""
 
 USER = "user"
@@ -87,6 +87,7 @@ KEPT: tuple[Kept, ...] = (
             "perl",
             "python2*",
             "python3*",
+            "matplotlibrc",
             "R/Makeconf",
             "R/Renviron",
             "R/ldpaths",

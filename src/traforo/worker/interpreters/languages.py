@@ -7,6 +7,7 @@ leaves no file in the sandbox.
 from __future__ import annotations
 
 import marshal
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources, util
@@ -78,7 +79,8 @@ def load() -> Languages:
     place = resources.files(__package__).joinpath("kernels")
     texts = {name: place.joinpath(name).read_text() for name in ("python.py", "node.js", "bash.sh")}
     texts["python.py"] = trims.trim(texts["python.py"])
-    compiled = marshal.dumps(compile(texts["python.py"], FILE_NAME, "exec", dont_inherit=True, optimize=2))
+    code = compile(texts["python.py"], FILE_NAME, "exec", dont_inherit=True, optimize=2)
+    compiled = marshal.dumps(_without_lines(code))
     found = (
         Language(
             "python",
@@ -109,6 +111,12 @@ def load() -> Languages:
         ),
     )
     return Languages({language.name: language for language in found})
+
+
+def _without_lines(code: types.CodeType) -> types.CodeType:
+    """Return byte code that does not say where its lines are: no traceback shows them, and it is a third smaller."""
+    constants = tuple(_without_lines(one) if isinstance(one, types.CodeType) else one for one in code.co_consts)
+    return code.replace(co_consts=constants, co_linetable=b"")
 
 
 def _python_first(nonce: bytes, compiled: bytes, text: bytes) -> Iterator[bytes]:

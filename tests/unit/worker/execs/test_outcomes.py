@@ -36,12 +36,14 @@ def test_decide(seen: ExecExit, expired: bool, sandbox: EndReason | None, expect
 
 @pytest.mark.parametrize("end", list(ExecEnd))
 def test_round_trip(end: ExecEnd) -> None:
-    """An exit frame says the same when it is read again."""
+    """What a log keeps says the same when it is read again."""
     outcome = Outcome(end, 5, None)
-    assert outcomes.decode(outcomes.encode(outcome)) == outcome
+    assert outcomes.decode_told(outcomes.encode_told(outcome, 1.5)) == outcomes.Told(outcome, 1.5)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b'{"end":"bored","exit_code":1,"signal":null}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b'{"outcome":{"end":"bored","exit_code":1,"signal":null},"duration_ms":null}']
+)
 def test_broken_exit_frame(data: bytes) -> None:
-    """What is no exit frame decides nothing."""
-    assert outcomes.decode(data) is None
+    """What is no end decides nothing."""
+    assert outcomes.decode_told(data) is None

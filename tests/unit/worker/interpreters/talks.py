@@ -72,7 +72,8 @@ class Talk:
 
     def _write(self, pieces: Iterator[bytes]) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen where its answers are read
+        # It has ended, which is seen where its answers are read, or nobody wants it any more.
+        with contextlib.suppress(BrokenPipeError, ValueError):
             for piece in pieces:
                 assert len(piece) <= marks.MAX_PIECE_BYTES
                 self.process.stdin.write(piece)

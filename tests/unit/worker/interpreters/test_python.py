@@ -239,6 +239,37 @@ def test_an_error_while_showing(python: talks.Talk) -> None:
     assert "traforo" not in "".join(told.error["traceback"])
 
 
+def test_values_that_resist(python: talks.Talk) -> None:
+    """Whatever happens while a value is asked for its forms, it is shown, and no frame of ours with it."""
+    told = python.run("class B:\n    def __getattr__(self, name): raise RuntimeError(name)\nB()")
+    assert (told.exit_code, told.error, len(told.results)) == (0, None, 1)
+    told = python.run("class R:\n    def __repr__(self): return 1 / 0\ndef f(): display(R())\nf()")
+    assert told.error is not None
+    text = "\n".join(told.error["traceback"])
+    assert "traforo" not in text
+    assert "in f" in text
+    assert "in __repr__" in text
+
+
+def test_values_that_show_themselves(python: talks.Talk) -> None:
+    """One that does so is shown in no other way, unless it gives up."""
+    told = python.run("class Own:\n    def _ipython_display_(self): print('own')\nOwn()")
+    assert (told.stdout, told.results) == (b"own\n", [])
+    told = python.run(
+        "class No:\n    def _ipython_display_(self): raise NotImplementedError\n    def __repr__(self): return 'no'\nNo()"
+    )
+    assert told.text == "no"
+
+
+def test_display_takes_options(python: talks.Talk) -> None:
+    """Some forms alone; and a handle, by which more is shown behind what was."""
+    code = "class F:\n    def _repr_html_(self): return 'h'\n    def __repr__(self): return 't'\n"
+    told = python.run(code + "display(F(), include=['text/html'])\ndisplay(F(), exclude=['text/html'])")
+    assert told.results == [{"text/html": "h", "is_main": False}, {"text/plain": "t", "is_main": False}]
+    told = python.run("h = display(1, display_id=True)\nh.update(2)\nisinstance(h.display_id, str)")
+    assert [result["text/plain"] for result in told.results] == ["1", "2", "True"]
+
+
 def test_large_results_and_many(python: talks.Talk) -> None:
     """A result may be megabytes; text is cut at a limit, and beyond a number of results there are no more."""
     assert python.run("'x' * 3_000_000").text == "'" + "x" * (1024 * 1024 - 1) + "…"

@@ -49,6 +49,7 @@ FORMATS = (
 )
 SITE_WORDS = (b"site", b"path", b"help", b"copyright", b"credits", b"license", b"flags", b"process", b"concurrent")
 """What only code says that may see, or hand on, what `site` adds."""
+NO_OPTIONS: dict[str, Any] = {}
 MAIN_NAMES = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__", "__annotations__")
 
 
@@ -191,6 +192,19 @@ class Answers:
                 time.sleep(0.001)
 
 
+class Handle:
+    """What was displayed, for code that wants to display something else there: it is displayed behind it."""
+
+    def __init__(self, show: Display, display_id: Any) -> None:
+        self.show = show
+        self.display_id = str(id(self)) if display_id is True else str(display_id)
+
+    def display(self, value: Any, **options: Any) -> None:
+        self.show(value, **options)
+
+    update = display
+
+
 class Display:
     """Values as their classes want to be shown."""
 
@@ -198,16 +212,18 @@ class Display:
         self.answers = answers
         self.pid = pid
 
-    def __call__(self, *values: Any, **options: Any) -> None:
-        """Show values, in the richest forms they have."""
+    def __call__(self, *values: Any, **options: Any) -> Any:
+        """Show values, in the richest forms they have. With `display_id`, return what can show more in their place."""
         for value in values:
             if isinstance(value, dict) and options.get("raw"):
-                self.bundle(value, False)
+                self.bundle(chosen(value, options), False)
             else:
-                self.show(value, False)
+                self.show(value, False, options)
+        return Handle(self, options["display_id"]) if options.get("display_id") else None
 
-    def show(self, value: Any, main: bool) -> None:
-        self.bundle(formats(value), main)
+    def show(self, value: Any, main: bool, options: dict[str, Any] = NO_OPTIONS) -> None:
+        if not shows_itself(value):
+            self.bundle(chosen(formats(value), options), main)
 
     def bundle(self, found: dict[str, Any], main: bool) -> None:
         if os.getpid() != self.pid:  # a child that the code forked has nobody to tell but its output
@@ -248,11 +264,45 @@ def content(data: Any) -> bytes | None:
         return None
 
 
+def attribute(value: Any, name: str) -> Any:
+    """Return an attribute, None where there is none or looking for it fails."""
+    try:
+        return getattr(value, name, None)
+    except Exception:
+        return None
+
+
+def is_open(value: Any) -> bool:
+    """Tell whether a value has methods of its own, and not merely any that it is asked for."""
+    return not isinstance(value, type) and not callable(attribute(value, "_traforo_asks_for_what_nothing_has_"))
+
+
+def shows_itself(value: Any) -> bool:
+    """Let a value display itself that can; tell whether it has."""
+    own = attribute(value, "_ipython_display_") if is_open(value) else None
+    if not callable(own):
+        return False
+    try:
+        own()
+    except NotImplementedError:
+        return False
+    except Exception as error:
+        print("%s: %s" % (type(error).__name__, error), file=sys.stderr)
+        return False
+    return True
+
+
+def chosen(found: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the forms of a value that are wanted."""
+    include, exclude = options.get("include"), options.get("exclude") or ()
+    return {name: data for name, data in found.items() if name not in exclude and (not include or name in include)}
+
+
 def formats(value: Any) -> dict[str, Any]:
     """Return the forms of a value by MIME type; its text always."""
     found = {}
-    if not isinstance(value, type) and not callable(getattr(value, "_traforo_asks_for_what_nothing_has_", None)):
-        own = getattr(value, "_repr_mimebundle_", None)
+    if is_open(value):
+        own = attribute(value, "_repr_mimebundle_")
         given = made(own, include=None, exclude=None) if callable(own) else None
         if isinstance(given, tuple) and given:
             given = given[0]
@@ -260,14 +310,17 @@ def formats(value: Any) -> dict[str, Any]:
             found.update(given)
         for name, method in FORMATS:
             if name not in found:
-                own = getattr(value, method, None)
+                own = attribute(value, method)
                 given = made(own) if callable(own) else None
                 if isinstance(given, tuple) and given:
                     given = given[0]
                 if given is not None:
                     found[name] = given
-        if not found:
-            found.update(known(value))
+        if not found and isinstance(value, getattr(sys.modules.get("matplotlib.figure"), "Figure", ())):
+            found["image/png"] = picture(value)
+        pretty = sys.modules.get("IPython.lib.pretty")
+        if pretty is not None and "text/plain" not in found and callable(attribute(value, "_repr_pretty_")):
+            found["text/plain"] = made(pretty.pretty, value)
     if not isinstance(found.get("text/plain"), str):
         found["text/plain"] = repr(value)
     text = found["text/plain"]
@@ -276,26 +329,12 @@ def formats(value: Any) -> dict[str, Any]:
     return found
 
 
-def made(method: Any, **options: Any) -> Any:
+def made(method: Any, *values: Any, **options: Any) -> Any:
     try:
-        return method(**options)
+        return method(*values, **options)
     except Exception as error:
         print("%s: %s" % (type(error).__name__, error), file=sys.stderr)
         return None
-
-
-def known(value: Any) -> dict[str, Any]:
-    """Return the forms of values whose own library leaves them to others."""
-    figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", ())
-    if isinstance(value, figure):
-        return {"image/png": picture(value)}
-    formatters = sys.modules.get("IPython.core.formatters")
-    if formatters is None:
-        return {}
-    try:
-        return dict(formatters.DisplayFormatter().format(value)[0])
-    except Exception:
-        return {}
 
 
 def picture(figure: Any) -> bytes:
@@ -544,11 +583,13 @@ class Context:
                 self.interrupts.running = False
         except SystemExit as error:
             self.interrupts.running = False
+            self.remaining_figures()
             status = exit_code(error)
             if status:
                 self.fail(error)
         except BaseException as error:
             self.interrupts.running = False
+            self.remaining_figures()
             status = 128 + SIGINT if isinstance(error, KeyboardInterrupt) else 1
             self.fail(error)
         flush()
@@ -616,11 +657,21 @@ class Context:
         """Show the figures that nobody has shown."""
         pyplot: Any = sys.modules.get("matplotlib.pyplot")
         numbers: list[int] = getattr(pyplot, "get_fignums", list)()
-        for number in numbers:
-            figure = pyplot.figure(number)
-            self.display.bundle({"image/png": picture(figure), "text/plain": repr(figure)}, False)
-        if numbers:
-            pyplot.close("all")
+        try:
+            for number in numbers:
+                figure = pyplot.figure(number)
+                if figure.axes or figure.lines:
+                    self.display.bundle({"image/png": picture(figure), "text/plain": repr(figure)}, False)
+        finally:  # one that cannot be drawn would fail every run to come
+            if numbers:
+                pyplot.close("all")
+
+    def remaining_figures(self) -> None:
+        """Show the figures of a run that has failed."""
+        try:
+            self.figures()
+        except BaseException as error:
+            print("%s: %s" % (type(error).__name__, error), file=sys.stderr)
 
     def fail(self, error: BaseException) -> None:
         if os.getpid() != self.pid:
@@ -642,17 +693,25 @@ class Context:
         self.answers.numbered(b"E", [to_bytes(text[:65536]) for text in [name, value] + lines])
 
     def trimmed(self, trace: Any) -> Any:
-        """Return a traceback from the first frame of a run on, without what an interrupt found of us at its end."""
-        while trace is not None and trace.tb_frame.f_code.co_filename not in self.sources:
-            trace = trace.tb_next
-        last = step = trace
-        while step is not None:
-            if step.tb_frame.f_code.co_filename != OWN_FILE:
-                last = step
-            step = step.tb_next
-        if last is not None:
-            last.tb_next = None
-        return trace
+        """Return a traceback without frames of ours, from the first frame of a run on where it has one."""
+        first = trace = without_ours(trace)
+        while first is not None and first.tb_frame.f_code.co_filename not in self.sources:
+            first = first.tb_next
+        return trace if first is None else first
+
+
+def without_ours(trace: Any) -> Any:
+    """Take our own frames out of a traceback, wherever they are: before, within and behind those of the code."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == OWN_FILE:
+        trace = trace.tb_next
+    step = trace
+    while step is not None:
+        after = step.tb_next
+        while after is not None and after.tb_frame.f_code.co_filename == OWN_FILE:
+            after = after.tb_next
+        step.tb_next = after
+        step = after
+    return trace
 
 
 def said(error: BaseException) -> str:
