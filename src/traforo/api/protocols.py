@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import http
 import re
+import resource
 import typing
 from collections import deque
 from collections.abc import Sequence
@@ -39,9 +40,17 @@ MAX_KNOWN_BYTES = 8 * 1024
 """Longest head that is remembered."""
 MAX_KNOWN = 4
 """Most heads that a connection remembers."""
+MAX_CONNECTIONS = 16_384
+"""Most connections of a server, whatever descriptors it may have: each takes memory before any credential."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _LINE = re.compile(rb"([A-Z]{1,16}) (/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*) HTTP/1\.1\r\n")
 """The first line of a request that may be like another, but for its target."""
+
+
+def max_connections() -> int:
+    """Return how many connections a server keeps open: most of the descriptors stay for what they are opened for."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MAX_CONNECTIONS, descriptors // 4)
 
 
 class _Refused(Exception):
@@ -189,6 +198,10 @@ class Protocol(httptools_impl.HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the class above
         """Begin to watch for a peer that stalls."""
         super().connection_made(transport)
+        if len(self.server_state.connections) > max_connections():
+            limit = max_connections()
+            self._answer_error(errors.RateLimited(f"cannot serve: {limit} connections are open", limit=limit))
+            return
         self._heard_at = self.loop.time()
         self._watch = self.loop.call_later(STALL_SECONDS, self._look)
 
@@ -509,10 +522,14 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             for exchange in tuple(self._unfinished):
                 exchange.fail()
             return
-        request_id = ids.new_request_id()
-        error: errors.TraforoError = errors.InvalidRequest(f"cannot read the request: {self._refusal}")
         if self._defect:
-            error = errors.Internal("an unexpected error; the log has more under the request id")
+            self._answer_error(errors.Internal("an unexpected error; the log has more under the request id"))
+        else:
+            self._answer_error(errors.InvalidRequest(f"cannot read the request: {self._refusal}"))
+
+    def _answer_error(self, error: errors.TraforoError) -> None:
+        """Answer what no application sees, and close."""
+        request_id = ids.new_request_id()
         status = http.HTTPStatus(problems.status(error))
         body = problems.body(error, request_id)
         head = (

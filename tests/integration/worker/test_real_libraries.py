@@ -1,6 +1,6 @@
 """Code contexts with the libraries that code in sandboxes is written for, as those who made them meant them to be used.
 
-The image that has them is `host`, or what `TRAFORO_TEST_LIBRARIES_IMAGE` names: `tools/make_python_image` makes one.
+The image that has them is `host`, or what `TRAFORO_TEST_LIBRARIES_IMAGE` names: `tools/make-python-image` makes one.
 """
 
 from __future__ import annotations

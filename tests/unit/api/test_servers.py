@@ -338,3 +338,24 @@ async def test_many_small_chunks_are_no_offence(peer: Peer) -> None:
     await peer.send(b"0\r\nX: y\r\n\r\n")
     status, _, body = await peer.answer()
     assert (status, body) == (200, {"bytes": 100})
+
+
+async def test_connections_have_a_limit(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than there may be is answered at once and closed; when another leaves there is room again."""
+    monkeypatch.setattr(protocols, "MAX_CONNECTIONS", 2)
+    async with contextlib.AsyncExitStack() as stack:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        for _, writer in held:
+            stack.callback(writer.close)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        stack.callback(writer.close)
+        told = await asyncio.wait_for(reader.read(), 10)
+        assert told.startswith(b"HTTP/1.1 429 ")
+        assert b"2 connections are open" in told
+        held[0][1].close()
+        await held[0][1].wait_closed()
+        for _ in range(100):
+            if await call(server) == 200:
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("there is no room again")
