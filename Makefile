@@ -16,6 +16,8 @@ ARGS   ?=
 T      ?= tests
 # Processes that run tests.
 JOBS   ?= 2
+# Time for each fuzz target.
+SECONDS_EACH ?= 20
 
 # The stamp carries the directory, so that a copied or moved tree is set up again.
 STAMPS      := $(VENV)/stamps$(CURDIR)
@@ -23,6 +25,7 @@ SETUP       := $(STAMPS)/setup
 LOCK_SETUP  := $(STAMPS)/lock
 BENCH_SETUP := $(STAMPS)/bench
 ZIG_SETUP   := $(STAMPS)/zig
+FUZZ_SETUP  := $(STAMPS)/fuzz
 
 # A compiler named by the caller wins, then `cc`; a machine with neither gets one from a wheel, which links against musl.
 COMPILER :=
@@ -48,6 +51,10 @@ $(SETUP): pyproject.toml requirements/dev.txt tools/make-venv
 	@mkdir -p $(@D) && touch $@
 
 $(ZIG_SETUP): requirements/zig.txt $(SETUP)
+	$(BIN)/python -m pip install -qq --require-hashes --requirement $<
+	@mkdir -p $(@D) && touch $@
+
+$(FUZZ_SETUP): requirements/fuzz.txt $(SETUP)
 	$(BIN)/python -m pip install -qq --require-hashes --requirement $<
 	@mkdir -p $(@D) && touch $@
 
@@ -114,6 +121,11 @@ test-packages: ## install the system packages that tests use, where that is poss
 .PHONY: test
 test: test-packages setup build lint types imports test-c ## run everything that CI checks (T=path for fewer tests, JOBS=n for processes)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(T) $(ARGS)
+
+.PHONY: fuzz
+fuzz: build $(FUZZ_SETUP) ## look for input that breaks a parser, C and Python (SECONDS_EACH=n for longer)
+	$(MAKE) -C init fuzz CC="$(CC)" FUZZ_SECONDS=$$(( 7 * $(SECONDS_EACH) ))
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
 
 ## Run
 
