@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/fsuid.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -61,6 +63,21 @@ static int replace(int links, const char *link, int dir, const char *last)
 	return code;
 }
 
+/* Who replaces another's file gives the new one its owner. Where the name leads elsewhere by now, as through a link that
+ * this owner has put there meanwhile, that would make him the owner of what is not his. */
+static int check_owner(int fd, int dir, const char *last)
+{
+	struct stat new, old;
+
+	if (fstat(fd, &new) < 0)
+		return -errno;
+	if (new.st_uid == (uid_t)setfsuid((uid_t)-1))
+		return 0;
+	if (fstatat(dir, last, &old, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? -ESTALE : -errno;
+	return S_ISREG(old.st_mode) && old.st_uid == new.st_uid && old.st_gid == new.st_gid ? 0 : -ESTALE;
+}
+
 static int place_one(int fd, const char *path, bool exclusive)
 {
 	const char *last;
@@ -69,7 +86,9 @@ static int place_one(int fd, const char *path, bool exclusive)
 
 	if (dir < 0)
 		return dir;
-	links = files_link_to(fd, link);
+	links = check_owner(fd, dir, last);
+	if (!links)
+		links = files_link_to(fd, link);
 	if (links < 0)
 		code = links;
 	else if (exclusive)

@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from tests import servers
 from tests.servers import TRAFORO, Up
@@ -27,14 +30,23 @@ def test_a_clean_stop_leaves_nothing(up: Up) -> None:
     assert not (home / "ready.json").exists()
 
 
-def test_both_end_when_one_is_killed(up: Up) -> None:
-    """The other is stopped and the exit code is 1, with a word about which."""
-    with servers.started(stop=False) as other:
-        os.kill(other.pids["control"], signal.SIGKILL)
-        assert other.process.wait(60) == 1
-        assert gone(other.pids["worker"])
+@pytest.mark.parametrize("name", ["control", "worker"])
+def test_one_that_is_killed_is_started_again(up: Up, name: str) -> None:
+    """Sandboxes and their commands go on, with a word about what happened."""
+    with servers.started() as other:
+        sandbox = other.run("create").stdout.decode().strip()
+        command = "echo on; while [ ! -e /tmp/gate ]; do sleep 0.05; done; echo off"
+        begun = other.run("exec", "-d", sandbox, "--", "sh", "-c", command).stdout.decode().strip()
+        os.kill(other.pids[name], signal.SIGKILL)
+        ready = other.state.parent / "ready.json"
+        deadline = time.monotonic() + 60
+        while json.loads(ready.read_text())["pids"][name] == other.pids[name]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert other.run("exec", sandbox, "--", "touch", "/tmp/gate").returncode == 0
+        assert other.run("attach", sandbox, begun).stdout == b"on\noff\n"
         words = (other.state.parent / "up.log").read_text()
-    assert "error: the control process ended by signal 9" in words
+    assert f"error: the {name} process ended by signal 9" in words
 
 
 def test_nothing_outlives_up(up: Up) -> None:

@@ -254,6 +254,27 @@ async def test_writing_as_a_user_takes_set_id_bits_off(sandbox: labs.Sandbox) ->
     assert (await labs.run(sandbox, "stat -c %a /tmp/suid")).lines == ["777"]
 
 
+async def test_a_place_that_leads_elsewhere_by_now(sandbox: labs.Sandbox) -> None:
+    """What root writes in place of somebody's file, with that owner, replaces nobody else's: he may have moved the place."""
+    files = sandbox.files
+    await labs.run(
+        sandbox, "mkdir -p /srv/u/app; echo old > /srv/u/app/passwd; chown -R nobody /srv/u; cp /etc/passwd /"
+    )
+    descriptor = await files.draft("/srv/u/app/passwd", user="root")
+    try:
+        os.write(descriptor, b"evil")
+        await files.change("/srv/u/app/passwd", user="root", descriptor=descriptor, uid=65534, gid=0)
+        await labs.run(sandbox, "mv /srv/u/app /srv/u/old; ln -s /etc /srv/u/app", user="nobody")
+        with pytest.raises(errors.Conflict):
+            await files.place(descriptor, "/srv/u/app/passwd", user="root", exclusive=False)
+        await labs.run(sandbox, "rm /srv/u/app; mv /srv/u/old /srv/u/app", user="nobody")
+        await files.place(descriptor, "/srv/u/app/passwd", user="root", exclusive=False)
+    finally:
+        os.close(descriptor)
+    told = await labs.run(sandbox, "cmp /etc/passwd /passwd && stat -c %U /etc/passwd /srv/u/app/passwd")
+    assert told.lines == ["root", "nobody"]
+
+
 async def _stopped(sandbox: labs.Sandbox, many: int) -> bool:
     """Say whether so many children of an init are stopped, as its host sees them."""
     stopped = 0

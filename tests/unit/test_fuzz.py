@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz import __main__ as runner
 from tests.fuzz import targets
 
 edits = st.lists(st.tuples(st.integers(0, 4096), st.integers(0, 3), st.binary(max_size=8)), max_size=6)
+
+
+def test_each_can_be_asked_for() -> None:
+    """`python -m tests.fuzz` knows all of them by name."""
+    assert set(runner.NAMES) == set(targets.TARGETS)
 
 
 @pytest.mark.parametrize("name", sorted(targets.TARGETS))

@@ -439,7 +439,7 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             return
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[line[1] + data[line.end() : end]] = known
+        self._known[_key(line, data, end)] = known
 
     def _repeats(self, data: bytes) -> bool:
         """Take a whole request whose head is known, and tell whether it is one. The parser is between two requests."""
@@ -447,7 +447,7 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         if line is None or self._takeover is None:
             return False
         end = _end(data)
-        known = self._known.get(line[1] + data[line.end() : end])
+        known = self._known.get(_key(line, data, end))
         if known is None or end + known.length != len(data):
             return False
         exchange = self._takeover.again(self, line[2], known)
@@ -566,6 +566,11 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             return False
         cycle: httptools_impl.RequestResponseCycle | Exchange | None = self.cycle
         return cycle is None or not cycle.waiting_for_100_continue
+
+
+def _key(line: re.Match[bytes], data: bytes, end: int) -> bytes:
+    """Return method and headers, parted so that no letter of one can be taken for the other's."""
+    return line[1] + b" " + data[line.end() : end]
 
 
 def _end(data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 
 from tests.fakes import benches
 from traforo.domain import errors
-from traforo.worker.execs import codes, execs
-from traforo.worker.interpreters import services
+from traforo.worker.execs import codes, execs, pumps
+from traforo.worker.interpreters import contexts, languages, services
 
 
 @pytest.fixture
@@ -141,6 +142,30 @@ async def test_each_interpreter_is_used_once(bench: benches.Bench, coder: codes.
     assert len({result["stdout"] for result in told}) == 4
     assert all(result["stdout"].endswith("False\n") for result in told)
     assert sorted([await became(bench, result["exec_id"]) for result in told]) == [False, False, False, True]
+
+
+async def test_a_pipe_that_somebody_made_small(bench: benches.Bench, coder: codes.Codes) -> None:
+    """What does not fit into it runs in an interpreter of its own."""
+    await prepared(bench)
+    (found,) = bench.interpreters._boxes[bench.entry.text_id].values()
+    assert found._channel is not None
+    fcntl.fcntl(found._channel._stdin, fcntl.F_SETPIPE_SZ, 4096)
+    result = await coder.run(bench.entry, code("print(1)" + "#" * 12_000))
+    assert (result["stdout"], await became(bench, result["exec_id"])) == ("1\n", False)
+
+
+async def test_a_script_that_nobody_knows_of(bench: benches.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that finds a prepared interpreter which does not answer ends it: it became a script just before a crash."""
+    monkeypatch.setattr(contexts, "DOUBT_SECONDS", 0.3)
+    await prepared(bench)
+    (found,) = bench.interpreters._boxes[bench.entry.text_id].values()
+    running = found.become(languages.script("/tmp/x.py", b"import time\ntime.sleep(100)", {}))
+    assert running is not None
+    pumps.close(running)
+    await bench.crash()
+    (left,) = await bench.entry.running.execs() if bench.entry.running else ()
+    await asyncio.wait_for(asyncio.shield(left.ended), 20)
+    assert left.ended.result().signal == 9
 
 
 @pytest.mark.parametrize("prompt", [False, True], ids=["later", "at once"])

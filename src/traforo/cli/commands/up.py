@@ -21,6 +21,9 @@ from traforo.settings import worker as worker_settings
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+AGAIN_TIMES = 3
+"""How often within `AGAIN_SECONDS` a process may die and be started again."""
+AGAIN_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _TRY = """try:
   curl -sL {header}{control}/sandboxes -d '{{"image": "host"}}'
@@ -66,8 +69,8 @@ def up(
     """Run a control plane and a worker on this machine.
 
     Both listen on 127.0.0.1 and need no configuration; all settings of either can be given as flags here, in files or
-    as variables. Ctrl-C stops them, and with them every sandbox. As root or as anyone else: the worker says what it
-    lacks, and so does `traforo doctor`.
+    as variables. One that dies is started again, and sandboxes go on meanwhile; Ctrl-C stops both, and with them every
+    sandbox. As root or as anyone else: the worker says what it lacks, and so does `traforo doctor`.
 
     Args:
         control_port: Port of the control plane on 127.0.0.1 [default: 8080, or what its settings say].
@@ -88,11 +91,11 @@ def up(
     problem = ""
     with stopping.installed():
         try:
-            if _start(plan, running, stopping, time.monotonic() + (start_timeout or START_SECONDS)):
-                _announce(plan, running, ready_file)
-                stopping.wait(running, None)
-                while not stopping.count and all(child.process.poll() is None for child in running):
-                    stopping.wait(running, None)
+            seconds = start_timeout or START_SECONDS
+            if _start(plan, running, stopping, time.monotonic() + seconds):
+                _announce(plan)
+                _write_ready(plan, running, ready_file)
+                _keep(plan, running, stopping, seconds, ready_file)
             failed = None if stopping.count else next(c for c in running if c.process.poll() is not None)
             problem = "" if failed is None else failed.ended()
         except TimeoutError as error:
@@ -182,18 +185,58 @@ def _start(plan: Plan, running: list[children.Child], stopping: children.StopSig
             stopping.wait(running, _POLL_SECONDS)
         return True
 
-    running.append(children.start("control", plan.control, plan.logs, plan.control_log))
+    running.append(_child(plan, "control"))
     if not reached(lambda: probes.healthy(plan.control_url), "the control plane does not answer"):
         return False
-    running.append(children.start("worker", plan.worker, plan.logs, plan.worker_log))
+    running.append(_child(plan, "worker"))
     return reached(lambda: probes.healthy(plan.worker_url), "the worker does not answer") and reached(
         lambda: probes.registered(plan.control_url, plan.hostname), "the worker is not registered"
     )
 
 
-def _announce(plan: Plan, running: Sequence[children.Child], ready_file: Path | None) -> None:
-    print(f"control plane  {plan.control_url}   (docs: {plan.control_url}/docs)")
-    print(f"worker         {plan.worker_url}")
+def _keep(
+    plan: Plan,
+    running: list[children.Child],
+    stopping: children.StopSignals,
+    seconds: float,
+    ready_file: Path | None,
+) -> None:
+    """Start again what dies, until a stop is asked for or something dies too often. Raises TimeoutError."""
+    deaths: list[float] = []
+    while not stopping.count:
+        stopping.wait(running, None)
+        ended = next((number for number, child in enumerate(running) if child.process.poll() is not None), None)
+        if ended is None or stopping.count:
+            continue
+        deaths = [at for at in deaths if time.monotonic() - at < AGAIN_SECONDS] + [time.monotonic()]
+        if len(deaths) > AGAIN_TIMES:
+            return
+        child = running[ended]
+        _tell(child, child.ended())
+        printers.note(f"note: the {child.name} process is started again; sandboxes and their commands go on")
+        running[ended] = _child(plan, child.name)
+        _await_answer(plan, running[ended], stopping, time.monotonic() + seconds)
+        _write_ready(plan, running, ready_file)
+
+
+def _await_answer(plan: Plan, child: children.Child, stopping: children.StopSignals, deadline: float) -> None:
+    """Return when a process answers or has ended, or a stop is asked for. Raises TimeoutError."""
+    url = plan.control_url if child.name == "control" else plan.worker_url
+    while not probes.healthy(url) and not stopping.count and child.process.poll() is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"cannot start the {child.name} process again in time")
+        stopping.wait([child], _POLL_SECONDS)
+
+
+def _child(plan: Plan, name: str) -> children.Child:
+    if name == "control":
+        return children.start(name, plan.control, plan.logs, plan.control_log)
+    return children.start(name, plan.worker, plan.logs, plan.worker_log)
+
+
+def _announce(plan: Plan) -> None:
+    print(f"control plane  {plan.control_url}")
+    print(f"worker         {plan.worker_url}   (docs: {plan.worker_url}/docs)")
     print(f"logs           {plan.logs}")
     url = "" if plan.control_url == "http://127.0.0.1:8080" else f"TRAFORO_URL={plan.control_url} "
     header = ""
@@ -202,6 +245,9 @@ def _announce(plan: Plan, running: Sequence[children.Child], ready_file: Path | 
         print("mode           prod: TRAFORO_TOKEN has to be a token, for each create a new one")
     print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url, header=header))
     sys.stdout.flush()
+
+
+def _write_ready(plan: Plan, running: Sequence[children.Child], ready_file: Path | None) -> None:
     if ready_file is not None:
         facts = {
             "control_url": plan.control_url,

@@ -151,6 +151,7 @@ class Execs:
         run.became, run.began = became, accepted
         run.log = self._store.new(run, box.budget)
         self._watch.attach(box, run, running)
+        self._journal.put_exec(run.record())  # soon: no label of the runtime tells the next worker what this is
         return run
 
     def go_on(self, entry: entries.Entry, run: Exec, running: contract.RunningExec) -> None:

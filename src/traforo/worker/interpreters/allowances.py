@@ -34,6 +34,11 @@ class Allowance:
         self._at = now
         return min(max(0.0, self._debt - BURST_SECONDS) / TIME_SHARE, MAX_REST_SECONDS)
 
+    def rest(self, now: float) -> float:
+        """Return how long to rest before anything more is spent."""
+        debt = max(0.0, self._debt - (now - self._at) * TIME_SHARE)
+        return min(max(0.0, debt - BURST_SECONDS) / TIME_SHARE, MAX_REST_SECONDS)
+
     def hold(self, count: int) -> bool:
         """Take room for a part of an answer; False where there is none. Give it back with `unfinished -= count`."""
         if self.unfinished + count > MAX_UNFINISHED_BYTES:

@@ -8,7 +8,6 @@ as well, so a worker that dies loses none of what is in them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import resource
@@ -94,9 +93,13 @@ class Channel:
         busy = self._closed or self._waiting or any(map(_pending, (self._stdin, self._stdout, self._stderr)))
         if busy or len(wanted) > _slots(self._stdin):
             return False
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is told elsewhere
+        try:
             for piece in wanted:
                 os.write(self._stdin, piece)
+        except BlockingIOError:  # somebody inside has made the pipe smaller; it drops what is not whole
+            return False
+        except BrokenPipeError:  # it has ended, which is told elsewhere
+            pass
         return True
 
     def give_back(self, running: contract.RunningExec) -> None:
@@ -134,6 +137,9 @@ class Channel:
             self._loop.remove_reader(fd)
             return
         now = time.monotonic()
+        if rest := self._allowance.rest(now):  # others of the sandbox have spent it
+            self._rest(fd, rest)
+            return
         quick = pending < SMALL_BYTES and now - self._last < SOON_SECONDS
         self._small = self._small + 1 if quick else 0
         self._last = now

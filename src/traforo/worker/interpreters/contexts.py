@@ -33,6 +33,8 @@ ASK_SECONDS = 0.25
 """How long those have before the interpreter is asked whether the run is over."""
 ASKED_SECONDS = 0.1
 """How long an interpreter that listens has before it gets a signal."""
+DOUBT_SECONDS = 30.0
+"""How long a prepared interpreter that was taken over may take to say that it is one: it may be importing."""
 _LOST_SECONDS = 0.5
 _HINT = "restart the context: POST /sandboxes/{sandbox_id}/contexts/{context_id}/restart"
 
@@ -134,7 +136,14 @@ class Context:
         self._resume_next()
         if self._current is None:
             self._channel.write(self.language.again("0" * 26, 0))
+        if self.doubtful:
+            self._loop.call_later(DOUBT_SECONDS, self._doubt)
         self._channel.start()
+
+    def _doubt(self) -> None:
+        """End what was taken over as prepared and does not answer like it: a script that nobody knows of."""
+        if self.doubtful and not self.dead:
+            self._tasks.spawn(self.kill())
 
     def _resume_next(self) -> None:
         """Ask for the next run that an earlier worker may have sent."""

@@ -62,6 +62,8 @@ class Spares:
         self._demand: demands.Demand[Kind] = demands.Demand()
         self._waiting: dict[Kind, list[entries.Entry]] = {}
         self._refilling: asyncio.Task[None] | None = None
+        self._warming: entries.Entry | None = None
+        """The one that is being made: its interpreters are not ready yet."""
         self._closed = False
         self._log = logs.get(__name__)
 
@@ -100,6 +102,8 @@ class Spares:
     async def give_way(self) -> bool:
         """End all spares, because their room is wanted; False if there were none."""
         waiting = [self._remove(entry) for entry in self]
+        if self._warming is not None:
+            waiting.append(self._warming)
         await asyncio.gather(*map(self._kill, waiting))
         return bool(waiting)
 
@@ -143,12 +147,15 @@ class Spares:
             return False
         if entry.running is not None:
             entry.running.ended.add_done_callback(functools.partial(self._died, entry))
+        self._warming = entry
         try:
             await self._hooks.warm(entry)
         except errors.TraforoError as error:
             self._failed(error)
             await self._kill(entry)
             return False
+        finally:
+            self._warming = None
         if self._closed:
             await self._kill(entry)
         elif entry.running is not None and not entry.running.ended.done():

@@ -7,6 +7,7 @@ of a start that failed is given back when the runtime vouches that nothing is le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,10 +131,13 @@ class Starts:
         """Bring an admitted sandbox up. Raises what the image store and the runtime raise, and `TooLarge`."""
         books = self._books
         admitted_at = books.clock.monotonic()
+        spare = entry.running
         try:
-            running = await (self._made(entry) if entry.running is None else self._claimed(entry, entry.running))
+            running = await (self._made(entry) if spare is None else self._claimed(entry, spare))
         except errors.TraforoError as error:
-            self._failed(entry, error)
+            self._failed(entry, error, held=spare is not None)
+            if spare is not None:
+                await self._end_spare(entry, spare)
             raise
         except BaseException:
             # Not what a runtime promises, so perhaps it lives. Its deadline is the proof of death that is left.
@@ -162,12 +166,21 @@ class Starts:
         label = labels.encode(entry, expires_at=entry.expires_at, idle_seconds=entry.idle_seconds)
         try:
             await running.update(label=label, deadline=entry.expires_at)
-        except errors.TraforoError as error:
-            entry.running = None
-            await running.kill(states.EndReason.DELETED)
-            self._hooks.vanished(entry)
+        except (errors.Lost, errors.NotFound) as error:
             raise errors.StartFailed("cannot start the sandbox: it has just ended", stage="claim") from error
         return running
+
+    async def _end_spare(self, entry: entries.Entry, running: contract.RunningSandbox) -> None:
+        """End a spare that could not be claimed. What it holds is given back when it is dead, whenever that is."""
+        entry.running = None
+        running.ended.add_done_callback(functools.partial(self._spare_ended, entry))
+        with contextlib.suppress(errors.TraforoError):  # the runtime ends it by the deadline of spares
+            await running.kill(states.EndReason.DELETED)
+
+    def _spare_ended(self, entry: entries.Entry, _: asyncio.Future[contract.SandboxEnd]) -> None:
+        self._books.ledger.release(entry.text_id)
+        self._books.gauges.refresh(self._books.ledger)
+        self._hooks.vanished(entry)
 
     async def _made(self, entry: entries.Entry, *, spare: bool = False) -> contract.RunningSandbox:
         entry.rootfs = await self._books.images.resolve(entry.spec.image)
@@ -181,7 +194,7 @@ class Starts:
         )
         return await self._books.runtimes[entry.spec.virtualization].create(request)
 
-    def _failed(self, entry: entries.Entry, error: errors.TraforoError | None) -> None:
+    def _failed(self, entry: entries.Entry, error: errors.TraforoError | None, *, held: bool = False) -> None:
         """Take note of a failed start; without an error it is not proven that nothing is left."""
         books = self._books
         holdings.move(entry, lifecycles.Event.START_FAILED)
@@ -189,7 +202,7 @@ class Starts:
         entry.happenings.tell(states.Happening.START_FAILED, code="internal" if error is None else error.code)
         entry.happenings.end()
         books.expiries.drop(entry.text_id)
-        if error is not None:
+        if error is not None and not held:
             books.ledger.release(entry.text_id)
         books.gauges.refresh(books.ledger)
         if error is not None and not isinstance(error, errors.StartFailed):

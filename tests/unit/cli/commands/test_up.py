@@ -1,5 +1,6 @@
 """What `up` decides before it starts anything, and what it does with what it started."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +208,47 @@ def test_a_worker_that_does_not_register_is_told(run: "Runs") -> None:
     assert b"error: cannot start: the worker is not registered in time" in err
 
 
+def ready(run: "Runs", process: subprocess.Popen[bytes], *, but: int = 0) -> dict[str, int]:
+    """Return the processes, once none of them is `but`."""
+    while True:
+        assert process.poll() is None
+        with contextlib.suppress(OSError, ValueError):
+            pids: dict[str, int] = json.loads((run.home / "ready").read_text())["pids"]
+            if but not in pids.values():
+                return pids
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["control", "worker"])
+def test_one_that_dies_is_started_again(name: str, run: "Runs") -> None:
+    """The other goes on, and whoever reads is told of both."""
+    with run.start() as process:
+        before = ready(run, process)
+        os.kill(before[name], signal.SIGKILL)
+        after = ready(run, process, but=before[name])
+        assert {one: pid for one, pid in after.items() if one != name} == {
+            one: pid for one, pid in before.items() if one != name
+        }
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    lines = err.decode().splitlines()
+    assert lines[0].startswith(f"error: the {name} process ended by signal 9 (SIGKILL)")
+    assert f"note: the {name} process is started again; sandboxes and their commands go on" in lines
+
+
+def test_one_that_dies_too_often_is_the_end(run: "Runs") -> None:
+    """After that the other is stopped, and the exit code is 1."""
+    with run.start() as process:
+        pid = 0
+        for _ in range(up.AGAIN_TIMES + 1):
+            pid = ready(run, process, but=pid)["worker"]
+            os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.decode().count("is started again") == up.AGAIN_TIMES
+
+
 def test_an_end_that_is_not_clean_is_told(run: "Runs") -> None:
     """The exit code of `up` says whether the stop went well."""
     with run.start(ENDS="4") as process:
@@ -222,7 +265,7 @@ def test_the_examples_name_the_servers(
 ) -> None:
     """What is printed to try can be pasted."""
     plan = up.Plan(control.url, worker.url, "localhost", tmp_path, [], [])
-    up._announce(plan, [], None)
+    up._announce(plan)
     text = capsys.readouterr().out
     create = next(line for line in text.splitlines() if "/sandboxes -d" in line)
     done = subprocess.run(["/bin/sh", "-c", create], capture_output=True, check=False)
@@ -234,7 +277,7 @@ def test_the_examples_name_the_servers(
 
 def test_the_examples_of_prod_mode_have_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without one they would all be refused."""
-    up._announce(up.Plan("http://c", "http://w", "localhost", tmp_path, [], [], prod=True), [], None)
+    up._announce(up.Plan("http://c", "http://w", "localhost", tmp_path, [], [], prod=True))
     lines = capsys.readouterr().out.splitlines()
     assert any("prod" in line for line in lines)
     assert all("Bearer $TRAFORO_TOKEN" in line for line in lines if "curl" in line)

@@ -27,6 +27,17 @@ def test_a_burst_is_free_and_the_rest_is_not() -> None:
     assert shared.spend(0.001, now + 10) == 0
 
 
+def test_who_comes_next_rests_as_well() -> None:
+    """What one has spent counts for all others before they begin, and fades."""
+    shared = allowances.Allowance()
+    assert shared.rest(5.0) == 0
+    shared.spend(0.2, 5.0)
+    rest = shared.rest(5.0)
+    assert rest == min((0.2 - allowances.BURST_SECONDS) / allowances.TIME_SHARE, allowances.MAX_REST_SECONDS)
+    assert 0 < shared.rest(5.3) < rest
+    assert shared.rest(6.0) == 0
+
+
 def test_no_rest_is_endless() -> None:
     """One answer that took for ever makes nobody wait for ever."""
     assert allowances.Allowance().spend(1000.0, 1.0) == allowances.MAX_REST_SECONDS

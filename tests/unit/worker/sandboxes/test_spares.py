@@ -157,6 +157,56 @@ async def test_one_that_dies_is_replaced_by_none(worker: workers.FakeWorker) -> 
     assert worker.ledger.live == 1 + len(waiting(worker))
 
 
+async def test_a_claim_that_cannot_be(worker: workers.FakeWorker) -> None:
+    """What does not fit into a label ends the spare, whose reservation is given back when it is dead and not before."""
+    kept = await ready(worker)
+    for number in range(MOST):
+        with pytest.raises(errors.TooLarge):
+            await worker.create(prepare=("python",), env={"A": "\x01" * 20_000}, owner=str(number))
+        assert worker.ledger.live == len(worker.spawner.live)
+    await settle(worker)
+    assert not {entry.text_id for entry in kept} & set(worker.spawner.live)
+    assert worker.ledger.live == len(worker.spawner.live) == 1 + MOST
+
+
+async def test_a_claim_while_nobody_can_be_reached(worker: workers.FakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spare that can be neither claimed nor killed keeps its reservation until it is dead."""
+    kept = await ready(worker)
+
+    async def lost(*_: object, **__: object) -> None:
+        raise errors.WorkerUnavailable("the spawner is gone")
+
+    for name in ("update", "kill"):
+        monkeypatch.setattr(kept[0].running, name, lost)
+    with pytest.raises(errors.WorkerUnavailable):
+        await worker.create(prepare=("python",))
+    await settle(worker)
+    assert worker.ledger.live == len(worker.spawner.live)
+    assert kept[0].text_id in worker.spawner.live
+    await worker.spawner.end(kept[0].text_id, states.EndReason.EXPIRED)
+    await settle(worker)
+    assert worker.ledger.live == len(worker.spawner.live)
+
+
+async def test_one_that_is_being_made_gives_way_too(tmp_path: Path) -> None:
+    """Its interpreters need not be ready before its room is wanted."""
+    async with workers.made(tmp_path, warm_sandboxes=1, max_live_sandboxes=4) as worker:
+        begun = asyncio.Event()
+
+        async def warm(entry: entries.Entry) -> None:
+            begun.set()
+            assert entry.running is not None
+            await asyncio.shield(entry.running.ended)
+
+        worker.supervisor.warm = warm
+        await worker.create(prepare=("python",))
+        await begun.wait()
+        for _ in range(3):
+            await worker.create()
+        await settle(worker)
+        assert (worker.ledger.live, len(worker.spawner.live), waiting(worker)) == (4, 4, [])
+
+
 async def test_an_image_that_changed(worker: workers.FakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A spare of what the image was before is not given out."""
     kept = await ready(worker)

@@ -90,6 +90,8 @@ def raise_refused(error: channels.Refused, path: str, user: str) -> NoReturn:
             raise errors.Conflict(f"directory is not empty: {shown!r}") from error
         case errno.EEXIST:
             raise errors.Conflict(f"exists already: {shown!r}") from error
+        case errno.ESTALE:
+            raise errors.Conflict(f"somebody has changed what is there meanwhile: {shown!r}") from error
         case errno.EBUSY:
             raise errors.Conflict(f"in use: {shown!r}") from error
         case errno.EAGAIN:
