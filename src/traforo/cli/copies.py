@@ -74,8 +74,8 @@ def download(files: Files, source: str, target: str, *, user: str | None) -> Non
             archives.unpack(files.tar(source, user=user), local, meter.add)
         else:
             files.download(source, local, user=user, progress=meter.set if sys.stderr.isatty() else None)
-            if facts.mode is not None and local.is_file():
-                local.chmod(facts.mode & 0o777)
+            if facts.mode is not None and local.is_file():  # a link says nothing of who may read what it leads to
+                local.chmod(facts.mode & 0o777 if facts.type == "file" else 0o600)
 
 
 def _read(meter: meters.Meter) -> Iterator[bytes]:

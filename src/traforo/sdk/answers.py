@@ -165,6 +165,7 @@ def sandbox(body: Mapping[str, Any]) -> results.SandboxInfo:
         ended_at=moment(body.get("ended_at")),
         idle_seconds=optional(body, "idle_seconds", int, float),
         idle_at=moment(body.get("idle_at")),
+        limits_enforced=tuple(str(name) for name in body.get("limits_enforced") or ()),
         last_activity_at=moment(body.get("last_activity_at")),
     )
 

@@ -44,6 +44,8 @@ class SandboxInfo:
     idle_at: datetime | None = None
     """When it ends unless something happens; None while something does, or without such a limit."""
     last_activity_at: datetime | None = None
+    limits_enforced: tuple[str, ...] = ()
+    """Which of `cpu`, `disk`, `memory` and `pids` its host enforces."""
 
 
 class SandboxList(tuple[SandboxInfo, ...]):  # noqa: SLOT001 - a tuple can have no slot beside its items

@@ -202,6 +202,8 @@ def delete(sandbox: options.SandboxId, /, *contexts: ContextId, url: options.Url
     """
     from traforo.sdk import Client, Sandbox
 
+    if not contexts:
+        raise printers.UsageError("nothing to delete", "name contexts by id: `traforo context list` has them")
     with Client(url) as client:
         found = Sandbox.connect(sandbox, client=client).contexts
         for context_id in contexts:

@@ -188,6 +188,8 @@ def remove(
     """
     from traforo.sdk import Client, Sandbox
 
+    if not paths:
+        raise printers.UsageError("nothing to remove", "name files and directories by their absolute paths")
     with Client(url) as client:
         files = Sandbox.connect(sandbox, client=client).files
         for path in paths:

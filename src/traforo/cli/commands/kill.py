@@ -37,6 +37,8 @@ def kill(
 
     if not commands and tag is None and pid is None:
         raise printers.UsageError("nothing to signal", "name commands by id, or use --tag or --pid")
+    if bool(commands) + (tag is not None) + (pid is not None) > 1:
+        raise printers.UsageError("too much to signal", "name commands by id, or use one of --tag and --pid")
     number: str | int = int(signal) if signal.isdecimal() else signal.upper().removeprefix("SIG")
     code = 0
     with Client(url) as client:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from traforo.domain import errors, ids
 from traforo.worker import insides
+from traforo.worker.files import replacements
 from traforo.worker.runtimes import contract
 from traforo.worker.sandboxes import activities, entries
 
@@ -91,7 +93,7 @@ class Watch:
         """Take in changes until there will be no more."""
         try:
             while changes := await self._inner.changes():
-                for change in changes:
+                for change in filter(None, map(_shown, changes)):
                     self.ring.add(change)
                 self._news.set()
                 await asyncio.sleep(BREATH_SECONDS if len(changes) >= BURST else 0)
@@ -118,6 +120,19 @@ class Watch:
                         await self._news.wait()
         changes, after, overflow = self.ring.read(cursor, limit)
         return Page(changes, after, overflow, self.ended and after == self.ring.next_cursor)
+
+
+def _shown(change: contract.Change) -> contract.Change | None:
+    """Return a change as it is told, None for one of a name that is ours for a moment: a file before it has its own."""
+    if _is_ours(change.path):
+        return None
+    if change.moved_from is not None and _is_ours(change.moved_from):
+        return dataclasses.replace(change, moved_from=None)
+    return change
+
+
+def _is_ours(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(replacements.PREFIX)
 
 
 class Watches:

@@ -83,6 +83,14 @@ def test_stdin_and_stdout(sandbox: FakeSandbox, traforo: Run, monkeypatch: pytes
     assert traforo("cp", f"{sandbox.sandbox_id}:/f", "-").out == BIG
 
 
+def test_what_a_link_leads_to_is_private(sandbox: FakeSandbox, traforo: Run, tmp_path: Path) -> None:
+    """The bits of a link say nothing of who may read what it leads to."""
+    (sandbox.root / "secret").write_bytes(b"x")
+    (sandbox.root / "link").symlink_to("secret")
+    assert traforo("cp", f"{sandbox.sandbox_id}:/link", str(tmp_path / "here")).code == 0
+    assert ((tmp_path / "here").read_bytes(), (tmp_path / "here").stat().st_mode & 0o777) == (b"x", 0o600)
+
+
 def test_what_is_missing_is_told(sandbox: FakeSandbox, traforo: Run, tmp_path: Path) -> None:
     """On either side, by its name, and no file is left."""
     done = traforo("cp", str(tmp_path / "none"), f"{sandbox.sandbox_id}:/f")

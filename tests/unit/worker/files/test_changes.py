@@ -97,6 +97,27 @@ async def test_waiting(activity: activities.Activity) -> None:
     assert activity.holds == 0
 
 
+async def test_names_of_ours_are_not_told(activity: activities.Activity) -> None:
+    """A file that is being placed has one for a moment; what it is called then is all that happened."""
+    inner = Inner()
+    watch = changes.Watch("w", "s", inner, activity.hold())
+    ours, own = "/d/.traforo-0123456789abcdef", "/d/file"
+    inner.queue.put_nowait(
+        [
+            contract.Change(contract.ChangeKind.CREATED, ours),
+            contract.Change(contract.ChangeKind.CREATED, own, moved_from=ours),
+            contract.Change(contract.ChangeKind.DELETED, ours),
+            OVERFLOW,
+            contract.Change(contract.ChangeKind.CREATED, own, moved_from="/d/other"),
+        ]
+    )
+    inner.queue.put_nowait([])
+    await watch.run()
+    found, _, overflow = watch.ring.read(0, 9)
+    assert ([(one.path, one.moved_from) for _, one in found], overflow) == ([(own, "/d/other")], True)
+    assert watch.ring.next_cursor == 3
+
+
 async def test_a_sandbox_that_lies(activity: activities.Activity) -> None:
     """A runtime that gives up on its sandbox ends the watch."""
 
