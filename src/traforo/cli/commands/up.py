@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -30,7 +31,7 @@ _TRY = """try:
   curl -s {header}{worker}/sandboxes/$ID/exec -d '{{"command": "echo hello", "wait": true}}'
   curl -s {header}-X DELETE {worker}/sandboxes/$ID
 or:
-  {url}traforo run -- python3 -c 'print("hello")'"""
+  {url}{program} run -- python3 -c 'print("hello")'"""
 
 Fields = Annotated[dict[str, str] | None, Parameter(negative="")]
 
@@ -243,7 +244,8 @@ def _announce(plan: Plan) -> None:
     if plan.prod:
         header = '-H "Authorization: Bearer $TRAFORO_TOKEN" '
         print("mode           prod: TRAFORO_TOKEN has to be a token, for each create a new one")
-    print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url, header=header))
+    program = "traforo" if shutil.which("traforo") else sys.argv[0]
+    print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url, header=header, program=program))
     sys.stdout.flush()
 
 

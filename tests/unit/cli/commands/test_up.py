@@ -261,9 +261,14 @@ def test_an_end_that_is_not_clean_is_told(run: "Runs") -> None:
 
 
 def test_the_examples_name_the_servers(
-    worker: FakeServer, control: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    worker: FakeServer,
+    control: FakeServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is printed to try can be pasted."""
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{Path(sys.executable).parent}")
     plan = up.Plan(control.url, worker.url, "localhost", tmp_path, [], [])
     up._announce(plan)
     text = capsys.readouterr().out
