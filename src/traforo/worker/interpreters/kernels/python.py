@@ -536,6 +536,10 @@ class Context:
                 __import__(name.decode())
             except Exception:  # the image has none, or one that does not work: who imports it will hear why
                 pass
+        import gc
+
+        gc.collect()
+        gc.freeze()  # an end would look for cycles in all that is there by now, which takes it longer than all else
         self.answers.hello()
 
     def become(self, path: bytes, code: bytes, variables: dict[bytes, bytes]) -> None:
