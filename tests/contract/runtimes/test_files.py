@@ -234,11 +234,19 @@ async def test_files_of_the_kernel_have_no_versions(subject: subjects.Subject) -
     assert (await sandbox.files.stat("/proc/uptime", user="root")).inode is None
 
 
+async def drafted(sandbox: Sandbox, path: str, mode: int = 0o644, *, user: str) -> int:
+    """Begin a file without a name, where the kernel has such files."""
+    try:
+        return await sandbox.files.draft(path, mode, user=user)
+    except errors.InvalidRequest as error:
+        pytest.skip(f"no files without a name here: {error}")
+
+
 async def test_a_draft_has_no_name_until_it_is_placed(sandbox: Sandbox) -> None:
     """It takes the place of a file, or only a free one; its parents are made, and nothing stays of one that is left."""
     files = sandbox.files
     await write(sandbox, "/data/a/old", b"old")
-    descriptor = await files.draft("/data/a/old", 0o640, user="root")
+    descriptor = await drafted(sandbox, "/data/a/old", 0o640, user="root")
     os.write(descriptor, b"new")
     with pytest.raises(errors.Conflict):
         await files.place(descriptor, "/data/a/old", user="root", exclusive=True)
@@ -267,7 +275,7 @@ async def test_drafts_are_made_with_the_rights_of_the_user(subject: subjects.Sub
     await outputs.run(sandbox, "mkdir shut open; chmod 755 shut; chmod 777 open")
     with pytest.raises(errors.Forbidden):
         await sandbox.files.draft("/data/shut/f", user="1000")
-    descriptor = await sandbox.files.draft("/data/open/f", user="1000")
+    descriptor = await drafted(sandbox, "/data/open/f", user="1000")
     with pytest.raises(errors.Forbidden):
         await sandbox.files.place(descriptor, "/data/shut/f", user="1000", exclusive=False)
     await sandbox.files.place(descriptor, "/data/open/f", user="1000", exclusive=False)

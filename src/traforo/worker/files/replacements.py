@@ -1,7 +1,7 @@
 """Files that take another's place when they are whole: written beside it without a name, which they get at the end.
 
 A file without a name is nobody's to swap for another, and is gone when the worker dies. A file system that has no such
-files (an overlay before Linux 6.1) gets one with a name of its own, and it too is placed and changed by descriptor.
+files (an overlay up to Linux 6.1) gets one with a name of its own, and it too is placed and changed by descriptor.
 Whoever reads the file meanwhile sees the old one or the new one and nothing between. Where that would change more than
 the content (another name of the file would keep the old one, the owner could not be kept, the directory may not be
 written) it is not done: the file itself is written then, as by any command. It decides nothing about content.
