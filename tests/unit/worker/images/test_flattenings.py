@@ -32,7 +32,7 @@ BASE = tar.stream(
 )
 UPPER = tar.stream(tar.file(b".wh.old"), tar.file(b"new", b"new"))
 LAYERS = [BASE, UPPER]
-PROCESS = {"Env": ["A=b"], "User": "app:staff", "WorkingDir": "work/dir"}
+PROCESS = {"Env": ["A=b"], "User": "app:staff", "WorkingDir": "app/dir"}
 
 Files = dict[str, bytes]
 
@@ -82,13 +82,13 @@ def test_every_form_gives_the_same_tree(kind: str, tmp_path: Path) -> None:
     config = images.config_of(LAYERS, PROCESS)
     image, made, root = flatten(kind, files_of(kind), tmp_path)
     made_by_layers = {"bin", "bin/sh", "etc", "etc/group", "etc/passwd", "new"}
-    added = {"dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "run", "sys", "tmp", "work", "work/dir"}
+    added = {"dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "run", "sys", "tmp", "app", "app/dir"}
     assert {str(path.relative_to(root)) for path in root.rglob("*")} == made_by_layers | added
     assert (root / "new").read_text() == "new"
     assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
     assert image.key == hashlib.sha256(json.dumps(config).encode()).hexdigest()
     assert image.env == {"A": "b", "PATH": manifests.DEFAULT_PATH}
-    assert image.cwd == "/work/dir"
+    assert image.cwd == "/app/dir"
     assert made.user == "1000:50"
     assert made.bytes == sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) + len(b"old")
 
