@@ -86,6 +86,8 @@ class _Exec:
         asyncio.get_running_loop().add_reader(self.pidfd, self._reap)
 
     def _reap(self) -> None:
+        if self.exit is not None:  # both the descriptor and whoever kills may have seen it end
+            return
         code = self.process.poll()
         if code is None:
             return
