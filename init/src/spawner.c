@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -300,6 +301,19 @@ static int on_list(const struct connection *connection, uint32_t id, uint64_t cu
 	return code;
 }
 
+/* A process ends some time before the event loop reads of it; whoever is told that a sandbox lives relies on it. */
+static bool lives(const struct sandbox *sandbox)
+{
+	struct pollfd adopted = {.fd = sandbox->pidfd, .events = POLLIN};
+	siginfo_t child = {0};
+
+	if (sandbox->state != SANDBOX_LIVE)
+		return false;
+	if (sandbox->pidfd >= 0)
+		return poll(&adopted, 1, 0) <= 0;
+	return waitid(P_PID, (id_t)sandbox->pid, &child, WEXITED | WNOHANG | WNOWAIT) == 0 && !child.si_pid;
+}
+
 static int on_sandbox(const struct connection *connection, const struct msg_header *header, struct msg_reader fields,
 		      struct err *e)
 {
@@ -319,11 +333,11 @@ static int on_sandbox(const struct connection *connection, const struct msg_head
 	msg_begin(&writer, buffer, sizeof buffer, M_OK, header->id);
 	switch (header->type) {
 	case M_ATTACH:
-		if (sandbox->state != SANDBOX_LIVE)
+		if (!lives(sandbox))
 			return err_set(e, ESRCH, "attach", "sandbox '%s' has ended", request.id);
 		return msg_send(connection->fd, &writer, &sandbox->control, 1, 0);
 	case M_UPDATE:
-		if (sandbox->state != SANDBOX_LIVE)
+		if (!lives(sandbox))
 			return err_set(e, ESRCH, "update", "sandbox '%s' has ended", request.id);
 		code = registry_update(&spawner.registry, sandbox, request.label, request.label_length, request.deadline, e);
 		break;

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +147,20 @@ async def test_ends_during_a_take_over_are_told(site: Site, monkeypatch: pytest.
     ends = {one.sandbox_id: one.end.reason for one in adoption.dead}
     assert ends == {one.sandbox_id: states.EndReason.EXPIRED for one in made}
     await second.close(keep=False)
+
+
+async def test_a_sandbox_whose_init_has_just_been_killed_is_nobody_s_to_have(site: Site) -> None:
+    """A new label is refused by a spawner that has not yet read of the death, and so nobody is told that it lives."""
+    runtime, _ = await site.start()
+    dead = await runtime.create(site.request())
+    pid = planes.until(site.fleet.spawner, "a spawner")
+    (init,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    with standing_still(pid):
+        update = asyncio.ensure_future(dead.update(label=b"new", deadline=None))
+        await asyncio.sleep(0.05)  # it is the first that the spawner will read
+        os.kill(int(init), signal.SIGKILL)
+        await asyncio.to_thread(planes.until, lambda: " Z " in Path(f"/proc/{init}/stat").read_text(), "its death")
+    with pytest.raises(errors.Lost):
+        await update
+    assert (await dead.ended).reason is states.EndReason.LOST
+    await runtime.close(keep=False)
