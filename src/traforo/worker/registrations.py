@@ -66,7 +66,7 @@ class Registration:
         self._task: asyncio.Task[None] | None = None
         self._log = logs.get(__name__)
         self._base_url = ""
-        """What the control plane knows us by; another worker may have taken our id meanwhile."""
+        """What the control plane knows us by, once it does; another worker may have taken our id meanwhile."""
         self.registered = False
         """Whether the control plane accepted the last heartbeat."""
 
@@ -82,8 +82,8 @@ class Registration:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        if self.registered:
-            self.registered = False
+        self.registered = False
+        if self._base_url:  # also after a heartbeat that failed: a control plane that was away may know us still
             try:
                 await self._call("DELETE", None, {"base_url": self._base_url})
             except _FailedError as error:

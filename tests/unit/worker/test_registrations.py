@@ -138,6 +138,14 @@ async def test_the_end_is_told_once(begin: Begin) -> None:
     assert dict(control.requests[-1].url.params) == {"base_url": FACTS["base_url"]}  # another may have our id by now
 
 
+async def test_the_end_is_told_after_a_failure_too(begin: Begin) -> None:
+    """A control plane that was away for a while comes back with what it knew."""
+    control = await begin(httpx2.Response(200, json={}), httpx2.ConnectError("refused"))
+    await control.rounds(1)
+    await control.registration.stop()
+    assert [request.method for request in control.requests] == ["PUT", "PUT", "DELETE"]
+
+
 async def test_nothing_is_taken_back_that_was_never_given(begin: Begin) -> None:
     """A worker that never got through says no good-bye."""
     control = await begin(httpx2.ConnectError("away"))
