@@ -17,6 +17,8 @@ from traforo.api import answers, documents, limits, operations, pages, requests,
 from traforo.settings import groups
 from traforo.telemetry import logs, metrics
 
+DOCUMENT = "/openapi.json"
+"""Path of the description for programs."""
 _HEALTHY = answers.encode({"status": "ok"})
 
 
@@ -71,6 +73,7 @@ def build(
     body_limits: limits.Limits | None = None,
     description: str = "",
     names: Iterable[str] = (),
+    around: Callable[[requests.App], requests.App] | None = None,
 ) -> Application:
     """Make the application of a process.
 
@@ -82,6 +85,7 @@ def build(
         body_limits: How large bodies may be; 1 MiB everywhere by default.
         description: What the API is for, in Markdown.
         names: Hosts by which callers know it; in `dev` mode requests for other domains are refused.
+        around: Puts something between the supervisor and the routes, for requests that no route could tell from others.
     """
     measured.auth_mode(mode)
     if mode == "dev":
@@ -94,7 +98,7 @@ def build(
 
     def supervise(app: requests.App) -> requests.App:
         return requests.Supervisor(
-            app,
+            around(app) if around is not None else app,
             measured=measured,
             body_limits=body_limits or limits.Limits(),
             local_only=mode == "dev",
@@ -123,10 +127,25 @@ def _common(application: Application, measured: metrics.ProcessMetrics) -> APIRo
         content = await asyncio.to_thread(metrics.render, measured.registry)  # collectors read /proc
         return Response(content, headers={"content-type": metrics.CONTENT_TYPE})
 
-    router.add_api_route("/openapi.json", _document(application), include_in_schema=False)
+    router.add_api_route("/", _entrance(application), include_in_schema=False)
+    router.add_api_route(DOCUMENT, _document(application), include_in_schema=False)
     for path, page in pages.ALL.items():
         router.add_api_route(path, _page(page), include_in_schema=False)
     return router
+
+
+def _entrance(application: Application) -> Callable[[Request], Awaitable[Response]]:
+    """Say to people where the documentation is, and to programs as well."""
+    told = {"name": application.title, "version": application.version, "docs": pages.FIRST, "openapi": DOCUMENT}
+    encoded = answers.encode(told)
+
+    async def show_entrance(request: Request) -> Response:
+        headers = {"vary": "accept"}
+        if "text/html" in request.headers.get("accept", ""):  # browsers ask for it by this name
+            return answers.redirect(pages.FIRST, headers)
+        return Response(encoded, headers=headers, media_type="application/json")
+
+    return show_entrance
 
 
 def _document(application: Application) -> Callable[[Request], Awaitable[Response]]:

@@ -8,13 +8,11 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
 
+from traforo.api import refusals
 from traforo.domain import errors
 
 LIMIT = 1024 * 1024
 """Most bytes of a body where nothing else is said."""
-MAX_FIELD = 256
-"""Most characters of a caller's text that are repeated in an error."""
-
 MAX_DIGITS = 18
 """Digits of the longest `Content-Length` that is believed: an exabyte less one."""
 
@@ -78,7 +76,7 @@ def parse(body: bytes, model: type[Model]) -> Model:
     try:
         return cast("Model", model.__pydantic_validator__.validate_json(body or b"{}"))
     except ValidationError as error:
-        raise invalid(error, "body") from error
+        raise refusals.invalid(error, "body", model) from error
 
 
 def query(connection: HTTPConnection, model: type[Model]) -> Model:
@@ -97,18 +95,7 @@ def query(connection: HTTPConnection, model: type[Model]) -> Model:
     try:
         return model.model_validate_strings(values)
     except ValidationError as error:
-        raise invalid(error, "query") from error
-
-
-def invalid(error: ValidationError, part: str) -> errors.InvalidRequest:
-    """Translate pydantic's refusal of a body or query into the first thing that is wrong with it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(step) for step in first["loc"])[:MAX_FIELD]
-    reason = first["msg"].removeprefix("Value error, ")[:MAX_FIELD]
-    if first["type"] == "json_invalid":
-        return errors.InvalidRequest("cannot read the body: it is not JSON", hint=reason)
-    where = f"{field!r} in the {part}" if field else f"the {part}"
-    return errors.InvalidRequest(f"cannot read {where}: {reason}", **({"field": field} if field else {}))
+        raise refusals.invalid(error, "query", model) from error
 
 
 def length(header: bytes) -> int | None:

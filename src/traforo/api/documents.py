@@ -23,14 +23,28 @@ _BEARER = {
         "routes below it. None in `dev` mode."
     ),
 }
-_PATH_PARAMETERS = {
+_PATH_PARAMETERS: dict[str, tuple[str, str | int]] = {
     "sandbox_id": (
         "Id of a sandbox, in either spelling.",
         "sbx_421aa90e079fa326b6494f812ad13e79_01K6Z8Q4T3V7WXYZ0123456789",
     ),
     "exec_id": ("Id of an exec.", "exec_01K6Z8Q4T3V7WXYZ0123456789"),
+    "context_id": ("Id of a code context.", "ctx_01K6Z8Q4T3V7WXYZ0123456789"),
+    "watch_id": ("Id of a watch.", "watch_01K6Z8Q4T3V7WXYZ0123456789"),
+    "port": ("TCP port that a server in the sandbox listens on.", 8000),
     "worker_id": ("Name of a worker.", "worker_1"),
 }
+_PATH_SCHEMAS: dict[str, dict[str, Any]] = {
+    "sandbox_id": {
+        "type": "string",
+        "pattern": (
+            "^(sbx_[0-9a-f]{32}_[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}|[a-z2-7]{26}[0-7][0-9a-hjkmnp-tv-z]{25})$"
+        ),
+    },
+    "exec_id": {"type": "string", "pattern": "^exec_[0-7][0-9A-HJKMNP-TV-Z]{25}$"},
+    "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+}
+"""What routes find out of the text of a parameter."""
 _NEVER = ("HTTPValidationError", "ValidationError")
 _PREFIX = operations.REF.format(model="")
 
@@ -73,6 +87,7 @@ def _correct(operation: dict[str, Any]) -> None:
         parameter["schema"] = _plain(parameter["schema"])
         if parameter["in"] == "path" and parameter["name"] in _PATH_PARAMETERS:
             parameter["description"], parameter["example"] = _PATH_PARAMETERS[parameter["name"]]
+            parameter["schema"] = dict(_PATH_SCHEMAS.get(parameter["name"], parameter["schema"]))
     for response in responses.values():
         for media in response.get("content", {}).values():
             media.get("schema", {}).pop("title", None)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -69,8 +68,6 @@ def translated(error: Exception) -> errors.TraforoError:
         return error
     if isinstance(error, HTTPException):
         return _of_framework(error)
-    if isinstance(error, RequestValidationError):
-        return _of_validation(error)
     return errors.Internal("an unexpected error; the log has more under the request id")
 
 
@@ -111,13 +108,3 @@ def _of_framework(error: HTTPException) -> errors.TraforoError:
     if error.status_code < 500:
         return errors.InvalidRequest(f"cannot read the request: {error.detail}")
     return errors.Internal("an unexpected error; the log has more under the request id")
-
-
-def _of_validation(error: RequestValidationError) -> errors.InvalidRequest:
-    found = error.errors()
-    if not found:
-        return errors.InvalidRequest("cannot read the request")
-    first = found[0]
-    field = ".".join(str(part) for part in first["loc"][1:])[:256]
-    reason = str(first["msg"]).removeprefix("Value error, ")[:256]
-    return errors.InvalidRequest(f"cannot read {field!r}: {reason}", field=field)

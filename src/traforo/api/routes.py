@@ -2,7 +2,8 @@
 
 It knows the routes that `operations.router` makes and calls their endpoints with the request, or the WebSocket, and the
 path's parameters, and nothing in between. A literal segment wins over a parameter; `{name:path}` at the end takes what
-nothing else does. What answers every method of a path answers a WebSocket's handshake as well.
+nothing else does. What answers every method of a path answers a WebSocket's handshake as well. What answers GET of a
+path without parameters, a document, answers HEAD: the server leaves out the body.
 """
 
 from __future__ import annotations
@@ -111,6 +112,9 @@ class Table:
                 pattern.other = pattern.other or route.app
             for method in route.methods or ():
                 pattern.apps.setdefault(method, route.app)
+        for pattern in patterns.values():
+            if "GET" in pattern.apps and not pattern.names:
+                pattern.apps.setdefault("HEAD", pattern.apps["GET"])
         ordered = sorted(patterns.values(), key=lambda pattern: [segment is None for segment in pattern.segments])
         self._exact: dict[int, list[_Pattern]] = {}
         self._tails = sorted((one for one in ordered if one.tail), key=lambda one: -len(one.segments))
@@ -120,12 +124,13 @@ class Table:
 
     def find(self, method: str, path: str) -> tuple[App, Mapping[str, str]]:
         """Return what answers, and the parameters of its path. Raises `NotFound`, `MethodNotAllowed`."""
-        allowed: set[str] = set()
+        allowed: Iterable[str] = ()
         for pattern, params in self._candidates(path.split("/")):
-            app = pattern.apps.get(method) or pattern.other
+            # A path has the methods of its best route: `code` is no id, whatever an id would take.
+            app = pattern.other if allowed else pattern.apps.get(method) or pattern.other
             if app is not None:
                 return app, params
-            allowed |= pattern.apps.keys()
+            allowed = allowed or pattern.apps.keys()
         if not allowed:
             raise errors.NotFound("no such route", kind="route")
         allow = ", ".join(sorted(allowed))

@@ -76,6 +76,24 @@ async def test_move(client: httpx2.AsyncClient, top: Path) -> None:
     assert problem(await client.post("/files/move", json={"from": "/tmp/none", "to": "/tmp/y"}), 404)["kind"] == "file"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["a.txt", "sub"])
+async def test_move_onto_a_directory(client: httpx2.AsyncClient, top: Path, name: str, overwrite: bool) -> None:
+    """Nothing but an empty directory gives way, and the answer says where in it there is a place."""
+    (top / "full" / "of").mkdir(parents=True)
+    body = {"from": f"/tmp/t/{name}/", "to": "/tmp/t/full", "overwrite": overwrite}
+    found = problem(await client.post("/files/move", json=body), 409)
+    assert found["message"] == "cannot use '/tmp/t/full': it is a directory"
+    assert found["hint"] == f"name the place in it: '/tmp/t/full/{name}'"
+    assert (top / name).exists()
+
+
+async def test_copy_of_a_file_onto_a_directory(client: httpx2.AsyncClient, top: Path) -> None:
+    """It would not be replaced, so the answer does not offer that."""
+    found = problem(await client.post("/files/copy", json={"from": "/tmp/t/a.txt", "to": "/tmp/t/sub"}), 409)
+    assert found["hint"] == "name the place in it: '/tmp/t/sub/a.txt'"
+
+
 async def test_move_to_another_file_system(
     bench: benches.Bench, client: httpx2.AsyncClient, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from typing import Any
 
 import prometheus_client
@@ -10,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from traforo.api import answers, applications, bodies, operations, pages, schemas
-from traforo.domain import errors
+from traforo.domain import errors, ids
 from traforo.telemetry import metrics
 
 
@@ -19,7 +20,9 @@ def build(*routers: Any, mode: Any = "prod") -> applications.Application:
     return applications.build("test", routers, measured=measured, mode=mode, description="For tests.")
 
 
-async def get(app: applications.Application, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+async def get(
+    app: applications.Application, path: str, method: str = "GET", accept: str = "*/*"
+) -> tuple[int, dict[str, str], bytes]:
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -28,7 +31,9 @@ async def get(app: applications.Application, path: str, method: str = "GET") -> 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await app({"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}, receive, send)
+    sent_headers = [(b"accept", accept.encode())]
+    scope = {"type": "http", "method": method, "path": path, "headers": sent_headers, "query_string": b""}
+    await app(scope, receive, send)
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
 
@@ -62,6 +67,14 @@ def app() -> applications.Application:
         "/files", **operations.describe(summary="Write", raw=True, request=schemas.FileWrite, answers={204: None})
     )
     async def write(request: Request) -> Response:
+        return answers.nothing()
+
+    @router.get("/ports/{port}", **operations.describe(summary="Look", answers={204: None}))
+    async def look(request: Request, port: str) -> Response:
+        return answers.nothing()
+
+    @router.get("/execs/{exec_id}", **operations.describe(summary="Read", answers={204: None}))
+    async def read(request: Request, exec_id: str) -> Response:
         return answers.nothing()
 
     @router.delete("/elsewhere", **operations.describe(summary="Go", answers={307: None}, public=True))
@@ -115,6 +128,33 @@ def test_query_becomes_parameters(document: dict[str, Any]) -> None:
     assert found["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
     assert found["state"]["schema"] == {"$ref": "#/components/schemas/SandboxState"}
     assert found["cursor"]["description"] == "`next_cursor` of the page before."
+
+
+def test_parameters_of_a_path_are_described(document: dict[str, Any]) -> None:
+    """By what they are, where a route reads them as text."""
+    [port] = document["paths"]["/ports/{port}"]["get"]["parameters"]
+    assert port["schema"] == {"type": "integer", "minimum": 1, "maximum": 65535}
+    assert (port["in"], port["example"]) == ("path", 8000)
+
+
+def test_ids_in_a_path_are_described(document: dict[str, Any]) -> None:
+    """By patterns that every id of ours has, in both spellings, and nothing that is refused at sight."""
+    [sandbox] = document["paths"]["/sandboxes/{sandbox_id}/exec"]["post"]["parameters"]
+    found = ids.new_sandbox_id(ids.worker_hash("one.example"))
+    for text in (str(found), found.dns, sandbox["example"]):
+        assert re.search(sandbox["schema"]["pattern"], text)
+        ids.parse_sandbox_id(text)
+    for text in ("", "x", f"{found} ", str(found).upper(), f"{found}/exec"):
+        assert not re.search(sandbox["schema"]["pattern"], text)
+    [other] = document["paths"]["/execs/{exec_id}"]["get"]["parameters"]
+    assert re.search(other["schema"]["pattern"], ids.new_exec_id())
+    ids.parse_exec_id(other["example"])
+
+
+def test_path_in_a_body_is_described(document: dict[str, Any]) -> None:
+    """A caller can know before it asks that a path is absolute, and how long it may be."""
+    cwd = document["components"]["schemas"]["ExecCreate"]["properties"]["cwd"]["anyOf"][0]
+    assert cwd == {"type": "string", "pattern": "^/", "maxLength": schemas.MAX_PATH_BYTES}
 
 
 def test_raw_body_stands_beside_json(document: dict[str, Any]) -> None:
@@ -176,6 +216,29 @@ async def test_pages_are_served_under_a_strict_policy(app: applications.Applicat
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
     assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
     assert "unsafe" not in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/openapi.json", *pages.ALL])
+async def test_documents_answer_head(app: applications.Application, path: str) -> None:
+    """Probes and caches ask for the head alone; the server leaves out the body."""
+    (status, headers, _), (expected, others, _) = await get(app, path, "HEAD"), await get(app, path)
+    assert (status, headers["content-type"]) == (expected, others["content-type"]) == (200, others["content-type"])
+
+
+async def test_entrance_leads_programs_to_the_documentation(app: applications.Application) -> None:
+    """Whoever has nothing but the address finds out what is there."""
+    status, headers, body = await get(app, "/")
+    found = json.loads(body)
+    assert (status, headers["vary"]) == (200, "accept")
+    assert found == {"name": "test", "version": app.version, "docs": "/docs", "openapi": "/openapi.json"}
+    for name in ("docs", "openapi"):
+        assert (await get(app, found[name]))[0] == 200
+
+
+async def test_entrance_sends_browsers_to_the_documentation(app: applications.Application) -> None:
+    """A page is what they can show."""
+    status, headers, _ = await get(app, "/", accept="text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")
+    assert (status, headers["location"], headers["vary"]) == (307, "/docs", "accept")
 
 
 def test_dev_mode_is_warned_of() -> None:

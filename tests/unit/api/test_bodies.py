@@ -98,23 +98,23 @@ async def test_no_body_is_an_empty_object() -> None:
         (b"[" * 10_000, None, "it is not JSON"),
         (b"[]", None, "the body"),
         (b"1", None, "the body"),
-        (b'{"comand": "x"}', "comand", "not permitted"),
+        (b'{"comand": "x"}', "comand", "no such field"),
         (b'{"command": 1}', "command", "text for /bin/sh"),
         (b'{"command": []}', "command", "text for /bin/sh"),
         (b'{"command": ["a", 1]}', "command", "text for /bin/sh"),
         (b'{"command": "a\\u0000"}', "command", "NUL"),
-        (b'{"wait": 1}', "wait", "boolean"),
-        (b'{"timeout_ms": 0}', "timeout_ms", "greater than or equal to 1"),
-        (b'{"timeout_ms": "5"}', "timeout_ms", "integer"),
+        (b'{"wait": 1}', "wait", "neither true nor false"),
+        (b'{"timeout_ms": 0}', "timeout_ms", "less than 1"),
+        (b'{"timeout_ms": "5"}', "timeout_ms", "not a whole number"),
         (b'{"timeout_ms": 1e400}', "timeout_ms", ""),
         (b'{"cwd": "relative"}', "cwd", "absolute"),
         (b'{"cwd": "/a\\u0000"}', "cwd", "NUL"),
-        (b'{"user": ""}', "user", "at least 1"),
+        (b'{"user": ""}', "user", "empty"),
         (b'{"env": {"A=B": "x"}}', "env", "without '='"),
         (b'{"env": {"": "x"}}', "env", "without '='"),
         (b'{"env": {"A": "x\\u0000"}}', "env", "NUL"),
-        (b'{"env": {"A": 1}}', "env.A", "string"),
-        (b'{"env": []}', "env", "object"),
+        (b'{"env": {"A": 1}}', "env.A", "not text"),
+        (b'{"env": []}', "env", "not an object"),
     ],
 )
 def test_body_that_contradicts_the_api(body: bytes, field: str | None, words: str) -> None:
@@ -178,6 +178,15 @@ def test_query_that_contradicts_the_api(query: str, field: str) -> None:
         bodies.query(request(query=query), schemas.FrameQuery)
     assert caught.value.fields == {"field": field}
     assert len(caught.value.message) < 1000
+
+
+def test_cursor_of_a_listing_has_few_digits() -> None:
+    """It is a number of entries; one that no number can be made of is refused where it comes in."""
+    assert bodies.query(request(query="path=/a&cursor=1000"), schemas.FileListQuery).cursor == "1000"
+    for cursor in ("9" * 5000, "", "-1", "x", "%D9%A1"):
+        with pytest.raises(errors.InvalidRequest) as caught:
+            bodies.query(request(query=f"path=/a&cursor={cursor}"), schemas.FileListQuery)
+        assert caught.value.fields == {"field": "cursor"}
 
 
 def test_missing_parameter() -> None:

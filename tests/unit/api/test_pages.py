@@ -37,6 +37,43 @@ def test_page_has_no_inline_script_or_style() -> None:
 
 def test_both_themes_have_every_colour() -> None:
     """A colour that only one theme sets would be unreadable in the other."""
-    light, dark = re.findall(r":root(?:\[data-theme=\"dark\"\])? \{(.*?)\}", text("/docs/docs.css"), re.DOTALL)
-    names = [set(re.findall(r"--([a-z]+):", block)) for block in (light, dark)]
-    assert names[0] - names[1] == {"mono"}
+    style = text("/docs/docs.css")
+    [block] = re.findall(r":root \{(.*?)\n\}", style, re.DOTALL)
+    named = re.findall(r"--([a-z-]+): light-dark\(#[0-9a-f]{6}, #[0-9a-f]{6}\);", block)
+    assert set(re.findall(r"--([a-z-]+):", block)) - set(named) == {"mono"}
+    assert re.findall(r"#[0-9a-f]{3,8}\b(?=[;, ])", style.replace(block, "")) == []
+
+
+def test_every_colour_that_is_used_exists() -> None:
+    """A misspelt name would show nothing at all."""
+    style = text("/docs/docs.css")
+    assert set(re.findall(r"var\(--([a-z-]+)", style)) <= set(re.findall(r"--([a-z-]+):", style))
+
+
+def test_theme_of_the_reader_wins() -> None:
+    """What the button sets is what the style knows."""
+    assert set(re.findall(r'data-theme="([a-z]+)"\] \{ color-scheme: ([a-z]+)', text("/docs/docs.css"))) == {
+        ("light", "light"),
+        ("dark", "dark"),
+    }
+    assert 'dataset.theme = shown === "dark" ? "light" : "dark"' in text("/docs/docs.js")
+
+
+def test_code_is_never_broken_within_a_word() -> None:
+    """A box scrolls; a command that is broken anywhere cannot be read, nor copied by hand."""
+    style = text("/docs/docs.css")
+    rules = re.findall(r"([^{}]*pre[^{}]*)\{([^}]*)\}", style)
+    assert [rule for selector, rule in rules if "overflow-wrap" in rule and ":not(pre)" not in selector] == []
+    assert re.search(r"^pre \{[^}]*overflow: auto", style, re.MULTILINE)
+
+
+def test_ids_of_the_page_are_those_that_the_script_asks_for() -> None:
+    """A misspelt one would leave the page empty."""
+    assert set(re.findall(r'getElementById\("([a-z]+)"\)', text("/docs/docs.js"))) <= set(
+        re.findall(r'id="([a-z]+)"', text("/docs"))
+    )
+
+
+def test_calls_use_no_variable_of_the_shell_itself() -> None:
+    """`$PATH` in a command that is copied would be the list of directories of programs."""
+    assert 'parameter.name === "path" ? ""' in text("/docs/docs.js")

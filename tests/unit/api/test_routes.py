@@ -41,14 +41,13 @@ def table() -> routes.Table:
         ("GET", "/sandboxes/x", "read", {"id": "x"}),
         ("GET", "/sandboxes/x/exec/y", "exec", {"id": "x", "exec_id": "y"}),
         ("POST", "/sandboxes/x/exec/code", "code", {"id": "x"}),
-        ("GET", "/sandboxes/x/exec/code", "exec", {"id": "x", "exec_id": "code"}),
         ("POST", "/sandboxes/a%2Fb/exec", "start", {"id": "a%2Fb"}),
     ],
 )
 def test_path_leads_to_its_route(
     table: routes.Table, method: str, path: str, name: str, params: dict[str, str]
 ) -> None:
-    """A literal wins over a parameter, unless it does not take the method."""
+    """A literal wins over a parameter."""
     app, found = table.find(method, path)
     assert (getattr(app, "__name__", ""), found) == (name, params)
 
@@ -65,13 +64,13 @@ def test_path_that_no_route_has(table: routes.Table, path: str) -> None:
 
 
 def test_method_that_no_route_of_the_path_has(table: routes.Table) -> None:
-    """The error lists every method of the path, over all its routes."""
+    """The error lists the methods of the path; where a literal stands, a parameter's are not among them."""
     with pytest.raises(problems.MethodNotAllowed) as caught:
         table.find("PUT", "/sandboxes")
-    assert caught.value.fields == {"allow": "GET, POST"}
+    assert caught.value.fields == {"allow": "GET, HEAD, POST"}
     with pytest.raises(problems.MethodNotAllowed) as caught:
-        table.find("PUT", "/sandboxes/x/exec/code")
-    assert caught.value.fields == {"allow": "GET, POST"}
+        table.find("GET", "/sandboxes/x/exec/code")
+    assert caught.value.fields == {"allow": "POST"}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +82,7 @@ def test_method_that_no_route_of_the_path_has(table: routes.Table) -> None:
         ("GET", "/sandboxes/x//b", "rest", {"id": "x", "rest": "/b"}),
         ("GET", "/sandboxes/x/", "rest", {"id": "x", "rest": ""}),
         ("GET", "/sandboxes/x/known", "known", {"id": "x"}),
+        ("PUT", "/sandboxes/x/known", "rest", {"id": "x", "rest": "known"}),
     ],
 )
 def test_rest_of_a_path(method: str, path: str, name: str, params: dict[str, str]) -> None:
@@ -97,6 +97,15 @@ def test_rest_of_a_path(method: str, path: str, name: str, params: dict[str, str
     )
     app, found = table.find(method, path)
     assert (getattr(app, "__name__", ""), found) == (name, params)
+
+
+def test_head_of_a_document(table: routes.Table) -> None:
+    """What answers GET answers HEAD, where nothing is looked up by a parameter; what names HEAD is asked itself."""
+    assert getattr(table.find("HEAD", "/healthz")[0], "__name__", "") == "health"
+    with pytest.raises(problems.MethodNotAllowed):
+        table.find("HEAD", "/sandboxes/x/exec/y")
+    own = routes.Table([declared("/a", "GET", "get"), declared("/a", "HEAD", "head")])
+    assert getattr(own.find("HEAD", "/a")[0], "__name__", "") == "head"
 
 
 def test_first_declaration_wins() -> None:

@@ -13,8 +13,10 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+FIRST = "/docs"
+"""Path of the page that the others belong to."""
 _FILES = {
-    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    FIRST: ("docs.html", "text/html; charset=utf-8"),
     "/docs/docs.css": ("docs.css", "text/css; charset=utf-8"),
     "/docs/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }

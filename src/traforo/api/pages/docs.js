@@ -125,15 +125,35 @@ function fields(schemas, schema, asked, depth = 0) {
     field(schemas, name, member, asked ? required.has(name) : undefined, member.description, depth)));
 }
 
-function sample(text, style = "") {
-  const code = make("code", {}, text);
+// One kind of token a line: names of members, text, numbers and words; of a command also its options.
+const TOKENS = {
+  json: /("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)/g,
+  shell: /("[^"]*"|'[^']*')|(?<=\s)(--?[A-Za-z][\w-]*|\\$)/gm,
+};
+
+function coloured(text, language) {
+  const code = make("code", {});
+  let end = 0;
+  for (const found of text.matchAll(TOKENS[language])) {
+    const [whole, quoted, after] = found;
+    const style = !quoted ? (language === "json" ? "literal" : "flag") : language === "json" && after ? "key" : "text";
+    const token = language === "json" && after ? quoted : whole;
+    code.append(text.slice(end, found.index), make("span", { class: style }, token));
+    end = found.index + token.length;
+  }
+  code.append(text.slice(end));
+  return code;
+}
+
+function sample(text, language = "json") {
+  const code = coloured(text, language);
   const button = make("button", { type: "button" }, "copy");
   button.addEventListener("click", async () => {
     try { await navigator.clipboard.writeText(text); button.textContent = "copied"; }
     catch { getSelection().selectAllChildren(code); button.textContent = "selected"; }
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   });
-  return make("div", { class: "sample" }, make("pre", { tabindex: "0", class: style }, code), button);
+  return make("div", { class: "sample" }, make("pre", { tabindex: "0" }, code), button);
 }
 
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -144,21 +164,32 @@ function bodyOf(schemas, operation) {
   return { raw: "application/octet-stream" in content, json: json && json.schema };
 }
 
+// Optional parameters without which a call says nothing.
+const SHOWN = new Set(["path", "ttl_seconds"]);
+
 function curl(schemas, verb, path, operation) {
   const parameters = operation.parameters || [];
   let url = path;
   for (const parameter of parameters.filter((one) => one.in === "path")) {
-    url = url.replace(`{${parameter.name}}`, `$${parameter.name.toUpperCase()}`);
+    // A variable $PATH would be the shell's own.
+    url = url.replace(`{${parameter.name}}`, parameter.name === "path" ? "" : `$${parameter.name.toUpperCase()}`);
   }
-  const query = parameters.filter((one) => one.in === "query" && (one.required || one.name === "path"))
-    .map((one) => `${one.name}=${one.name === "path" ? "/home/user/hello.txt" : encodeURIComponent(schemas.example(one.schema) || 600)}`);
-  const lines = [`curl${verb === "get" ? "" : ` -X ${verb.toUpperCase()}`} "${location.origin}${url}${query.length ? `?${query.join("&")}` : ""}"`];
-  if ((operation.responses || {})["307"]) lines[0] = lines[0].replace("curl", "curl -L");
+  const place = /\/(list|find|search|tar)$/.test(path) ? "/home/user" : "/home/user/hello.txt";
+  const query = parameters.filter((one) => one.in === "query" && (one.required || SHOWN.has(one.name)))
+    .map((one) => `${one.name}=${one.name === "path" ? place : encodeURIComponent(schemas.example(one.schema) || 600)}`);
+  const options = [(operation.responses || {})["307"] ? " -L" : "", verb === "head" ? " -I" : "", ["get", "head"].includes(verb) ? "" : ` -X ${verb.toUpperCase()}`];
+  const lines = [`curl${options.join("")} "$URL${url}${query.length ? `?${query.join("&")}` : ""}"`];
   if (operation.security && operation.security.length) lines.push(`-H "Authorization: Bearer $TOKEN"`);
   const body = bodyOf(schemas, operation);
-  if (body.raw) lines.push("--data-binary @hello.txt");
-  else if (body.json) lines.push("-H 'Content-Type: application/json'", `-d ${quote(JSON.stringify(schemas.example(body.json)))}`);
+  if (body.raw) lines.push(`--data-binary @hello.${path.endsWith("/tar") ? "tar" : "txt"}`);
+  else if (body.json) lines.push("-H 'Content-Type: application/json'", `-d ${quote(written(schemas.example(body.json)))}`);
   return lines.join(" \\\n  ");
+}
+
+// JSON on one line where it is short, else a member a line, indented as the line of the command that it belongs to.
+function written(value) {
+  const short = JSON.stringify(value);
+  return short.length <= 48 ? short : JSON.stringify(value, null, 2).replaceAll("\n", "\n  ");
 }
 
 function answers(schemas, operation) {
@@ -183,10 +214,14 @@ function path(text) {
   return element;
 }
 
+function anchor(id) {
+  return make("a", { class: "anchor", href: `#${id}`, "aria-label": "Link to this" }, "#");
+}
+
 function article(schemas, route) {
   const { verb, operation } = route;
   const told = make("div", {});
-  const shown = make("div", {});
+  const shown = make("div", { class: "shown" });
   paragraphs(operation.description).forEach((one) => told.append(one));
   const parameters = operation.parameters || [];
   for (const [place, words] of [["path", "Path"], ["query", "Query"], ["header", "Headers"]]) {
@@ -202,10 +237,10 @@ function article(schemas, route) {
   }
   const { rows, samples } = answers(schemas, operation);
   told.append(make("h4", {}, "Answers"), ...rows);
-  shown.append(make("h4", {}, "Call"), sample(curl(schemas, verb, route.path, operation), "wrap"));
+  shown.append(make("h4", {}, "Call"), sample(curl(schemas, verb, route.path, operation), "shell"));
   for (const [status, example] of samples) shown.append(make("h4", {}, `Answer ${status}`), sample(JSON.stringify(example, null, 2)));
   return make("article", { id: route.id },
-    make("h3", {}, make("span", { class: `verb ${verb}` }, verb), make("a", { href: `#${route.id}` }, path(route.path))),
+    make("h3", {}, make("span", { class: `verb ${verb}` }, verb), make("a", { href: `#${route.id}` }, path(route.path)), anchor(route.id)),
     prose(operation.summary || "", "p", { class: "summary" }),
     make("div", { class: "columns" }, told, shown));
 }
@@ -228,10 +263,10 @@ function about(schemas, document_) {
   const errors = problem(schemas);
   if (errors) sections.push(["errors", "Errors", errors]);
   const all = Object.entries(schemas.known).filter(([, schema]) => schema.properties || schema.enum);
-  sections.push(["schemas", "Schemas", make("article", {}, ...all.map(([name, schema]) => make("details", { class: "schema" },
-    make("summary", {}, name), ...paragraphs(schema.description),
+  sections.push(["schemas", "Schemas", make("article", {}, ...all.map(([name, schema]) => make("details", { class: "schema", id: `schema-${name}` },
+    make("summary", {}, name, anchor(`schema-${name}`)), ...paragraphs(schema.description),
     schema.properties ? fields(schemas, schema, true) : prose(schema.enum.map((value) => `\`${value}\``).join(" ")))))]);
-  return sections.map(([id, words, content]) => ({ id, words, section: make("section", { id }, make("h2", {}, words), content) }));
+  return sections.map(([id, words, content]) => ({ id, words, section: make("section", { id }, make("h2", {}, words, anchor(id)), content) }));
 }
 
 function routesOf(document_) {
@@ -245,6 +280,12 @@ function routesOf(document_) {
   return routes;
 }
 
+function intro(document_) {
+  const settings = [`URL=${location.origin}`, "TOKEN=  # none in dev mode"];
+  return make("section", { class: "intro" }, ...paragraphs(document_.info.description),
+    prose("The calls on this page take the address and the credential from the shell:"), sample(settings.join("\n"), "shell"));
+}
+
 function show(document_) {
   const schemas = new Schemas((document_.components || {}).schemas || {});
   const main = document.getElementById("main");
@@ -254,9 +295,9 @@ function show(document_) {
   document.getElementById("version").textContent = document_.info.version;
   const routes = routesOf(document_);
   const content = [];
-  if (document_.info.description) content.push(make("section", { class: "intro" }, ...paragraphs(document_.info.description)));
+  content.push(intro(document_));
   for (const group of new Set(routes.map((route) => route.group))) {
-    const section = make("section", { id: `group-${group}` }, make("h2", {}, group));
+    const section = make("section", { id: `group-${group}` }, make("h2", {}, group, anchor(`group-${group}`)));
     const links = [];
     for (const route of routes.filter((one) => one.group === group)) {
       route.article = article(schemas, route);
@@ -275,7 +316,16 @@ function show(document_) {
   main.replaceChildren(...content);
   filtering(routes);
   marking(routes);
-  if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+  addEventListener("hashchange", arrive);
+  arrive();
+}
+
+// Go where the address points, as the browser did before there was anything to go to; what is folded there is opened.
+function arrive() {
+  const found = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!found) return;
+  if (found.tagName === "DETAILS") found.open = true;
+  found.scrollIntoView();
 }
 
 function filtering(routes) {
@@ -314,22 +364,32 @@ function marking(routes) {
   for (const one of links.keys()) observer.observe(one);
 }
 
+// The system's choice holds until the reader makes one.
 function theming() {
   const root = document.documentElement;
-  let stored = null;
-  try { stored = localStorage.getItem("theme"); } catch { /* storage may be off */ }
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const apply = (theme) => { root.dataset.theme = theme; root.style.colorScheme = theme; };
-  apply(stored || (dark.matches ? "dark" : "light"));
-  dark.addEventListener("change", (event) => { if (!stored) apply(event.matches ? "dark" : "light"); });
+  try { if (localStorage.getItem("theme")) root.dataset.theme = localStorage.getItem("theme"); } catch { /* storage may be off */ }
   document.getElementById("theme").addEventListener("click", () => {
-    stored = root.dataset.theme === "dark" ? "light" : "dark";
-    apply(stored);
-    try { localStorage.setItem("theme", stored); } catch { /* as above */ }
+    const shown = root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+    root.dataset.theme = shown === "dark" ? "light" : "dark";
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* as above */ }
   });
 }
 
+// On a narrow screen the list of routes is a page of its own, until one is chosen.
+function menu() {
+  const root = document.documentElement;
+  const button = document.getElementById("menu");
+  const set = (open) => {
+    root.dataset.menu = open ? "open" : "";
+    button.setAttribute("aria-expanded", String(open));
+  };
+  button.addEventListener("click", () => set(root.dataset.menu !== "open"));
+  document.getElementById("nav").addEventListener("click", (event) => { if (event.target.closest("a")) set(false); });
+  document.getElementById("filter").addEventListener("input", () => set(false));
+}
+
 theming();
+menu();
 fetch("/openapi.json")
   .then((answer) => { if (!answer.ok) throw new Error(`status ${answer.status}`); return answer.json(); })
   .then(show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from traforo.api.schemas import fields
 from traforo.domain.states import ExecEnd, ExecStatus
@@ -260,7 +260,7 @@ class SignalCreate(fields.RequestModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"signal": "TERM", "tree": True}]})
 
-    signal: Annotated[Annotated[str, Field(max_length=32)] | int, BeforeValidator(fields.check_signal)] = "TERM"
+    signal: fields.Signal = "TERM"
     """Name, with or without `SIG`, or number."""
     tree: bool = True
     """Send it to every process that descends from the exec, and not to the first alone."""

@@ -22,6 +22,8 @@ MAX_PATH_BYTES = 4095
 """Most bytes of a path."""
 MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 """Longest deadline of an exec: seven days."""
+MAX_SIGNAL = 32
+"""Most characters of the name of a signal."""
 MAX_PAGE = 1000
 """Most entries of a page."""
 
@@ -79,12 +81,23 @@ def _command(value: object) -> object:
 
 
 def check_signal(value: object) -> object:
-    """Refuse what is neither text nor a number; which signals there are is known where they are sent."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(  # noqa: TRY004 - what pydantic takes for a refusal
-            "a signal is a name such as 'TERM' or a number"
-        )
+    """Refuse what can be no signal; which signals there are is known where they are sent."""
+    if not _is_name_or_number(value):
+        raise ValueError("a signal is a name such as 'TERM' or a number")
+    if isinstance(value, str) and len(value) > MAX_SIGNAL:
+        raise ValueError(f"a signal has at most {MAX_SIGNAL} characters")
     return value
+
+
+def check_owner(value: object) -> object:
+    """Refuse what can be neither name nor id of a user or group; who exists is known in the sandbox."""
+    if not _is_name_or_number(value):
+        raise ValueError("an owner is a name or a number")
+    return value
+
+
+def _is_name_or_number(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def check_code(text: str) -> str:
@@ -125,7 +138,17 @@ class AnswerModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Path = Annotated[str, AfterValidator(_path)]
+# A schema says of a path what it can; `_path` checks it.
+Path = Annotated[
+    str,
+    AfterValidator(_path),
+    Field(json_schema_extra={"pattern": "^/", "maxLength": MAX_PATH_BYTES}),
+]
+Signal = Annotated[
+    Annotated[str, Field(json_schema_extra={"maxLength": MAX_SIGNAL})]
+    | Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 64})],
+    BeforeValidator(check_signal),
+]
 Env = Annotated[dict[str, str], AfterValidator(_environment)]
 Metadata = Annotated[dict[str, str], AfterValidator(_tags)]
 User = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(no_nul)]

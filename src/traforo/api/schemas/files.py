@@ -27,7 +27,7 @@ def _mode(value: object) -> object:
 
 Mode = Annotated[int, BeforeValidator(_mode), Field(ge=0, le=MAX_MODE, examples=["0644"])]
 Kind = Literal["file", "directory", "symlink", "other"]
-Owner = Annotated[str | int, Field(examples=["user"])]
+Owner = Annotated[str | int, BeforeValidator(fields.check_owner), Field(examples=["user"])]
 
 
 class _PathQuery(fields.QueryModel):
@@ -77,7 +77,7 @@ class FileListQuery(_PathQuery):
     """Everything below it; links are not followed."""
     limit: fields.Limit = fields.MAX_PAGE
     """Most entries to return."""
-    cursor: Annotated[str, Field(max_length=3 * fields.MAX_PATH_BYTES)] | None = None
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] | None = None
     """`next_cursor` of the page before."""
 
 

@@ -21,6 +21,8 @@ MAX_CONTENT_BYTES = 10 * 1024 * 1024
 """Largest file that is read or written in one piece of memory, as JSON has it."""
 MAX_ENTRIES = walks.MAX_ENTRIES
 """Entries of the largest directory that can be listed."""
+_CURSOR_DIGITS = 9
+"""Most digits of a cursor: Python makes no number of thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,6 @@ async def opened(inside: contract.Files, path: str, user: str, hold: activities.
 def _offset(cursor: str | None) -> int:
     if cursor is None:
         return 0
-    if not cursor.isascii() or not cursor.isdigit() or int(cursor) > MAX_ENTRIES:
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > _CURSOR_DIGITS or int(cursor) > MAX_ENTRIES:
         raise errors.InvalidRequest("cannot continue: malformed cursor", field="cursor")
     return int(cursor)

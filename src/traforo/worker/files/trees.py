@@ -76,9 +76,9 @@ class Tree:
         """
         _check(path, to, "move")
         if not overwrite:
-            await self._check_free(to)
+            await self._check_free(to, name=_name(path))
         try:
-            await self._rename(path, to, overwrite=overwrite)
+            await self._rename(path, to, overwrite=overwrite, name=_name(path))
         except errors.InvalidRequest as error:
             if replacements.number(error) != errno.EXDEV:
                 raise
@@ -95,7 +95,7 @@ class Tree:
         copying = _Copying(to, overwrite)
         if facts.kind is contract.FileKind.FILE:
             if not overwrite:
-                await self._check_free(to)
+                await self._check_free(to, name=_name(path))
             await self._copy_file(facts, to, copying)
         elif facts.kind is not contract.FileKind.DIRECTORY:
             raise errors.InvalidRequest(f"cannot copy {path[:200]!r}: neither a file nor a directory", field="from")
@@ -160,20 +160,25 @@ class Tree:
             modified_at=wanted.modified_at,
         )
 
-    async def _check_free(self, to: str) -> None:
+    async def _check_free(self, to: str, *, name: str | None = None) -> None:
+        """Raise `Conflict` when something is at `to`. What cannot replace a directory has a `name` to take in it."""
         try:
-            await self.files.stat(to, user=self.user, follow=False)
+            found = await self.files.stat(to, user=self.user, follow=False)
         except errors.NotFound as error:
             if not replacements.missing(error):
                 raise
             return
+        if name is not None and found.kind is contract.FileKind.DIRECTORY:
+            raise _taken_by_directory(to, name)
         raise _taken(to)
 
-    async def _rename(self, path: str, to: str, *, overwrite: bool) -> None:
+    async def _rename(self, path: str, to: str, *, overwrite: bool, name: str) -> None:
         try:
             await self.files.rename(path, to, user=self.user, exclusive=not overwrite)
-        except errors.Conflict as error:
-            if overwrite:
+        except (errors.Conflict, errors.InvalidRequest) as error:
+            if replacements.number(error) in {errno.EISDIR, errno.ENOTEMPTY}:
+                raise _taken_by_directory(to, name) from error
+            if overwrite or not isinstance(error, errors.Conflict):
                 raise
             raise _taken(to) from error
 
@@ -189,7 +194,7 @@ class Tree:
             else:
                 await self._copy_entry(facts, temporary, copying)
             _check_whole(copying.done, path)
-            await self._rename(temporary, to, overwrite=overwrite)
+            await self._rename(temporary, to, overwrite=overwrite, name=_name(path))
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._forget(temporary)))
             raise
@@ -317,6 +322,16 @@ async def copy_content(source: files.OpenFile, to: int, path: str) -> int:
 def _taken(to: str) -> errors.Conflict:
     return errors.Conflict(
         f"cannot use {to[:200]!r}: it exists already", hint="ask with 'overwrite': true to replace it"
+    )
+
+
+def _name(path: str) -> str:
+    return posixpath.basename(path.rstrip("/"))
+
+
+def _taken_by_directory(to: str, name: str) -> errors.Conflict:
+    return errors.Conflict(
+        f"cannot use {to[:200]!r}: it is a directory", hint=f"name the place in it: {posixpath.join(to, name)[:400]!r}"
     )
 
 
