@@ -4,6 +4,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,68 @@ def test_errors_are_typed() -> None:
     assert missing.value.fields["kind"] == "file"
     assert (unstartable.value.fields["stage"], unstartable.value.fields["errno_name"]) == ("exec", "ENOENT")
     assert unstartable.value.request_id
+
+
+def test_directories_go_in_and_come_out(tmp_path: Path) -> None:
+    """With modes, times and links as they are; what would lead out on the way back is refused, or left out."""
+    local = tmp_path / "local"
+    (local / "d" / "empty").mkdir(parents=True)
+    (local / "d" / "big").write_bytes(BIG)
+    (local / "run").write_text("#!/bin/sh\necho ran\n")
+    (local / "run").chmod(0o755)
+    (local / "in").symlink_to("d/big")
+    os.utime(local / "run", (1_000_000_000, 1_000_000_000))
+    with Sandbox.create() as sandbox:
+        assert sandbox.files.upload(local, "/tmp/copy") == len(BIG) + 19
+        assert (
+            sandbox.exec("./run; stat -c %Y run; cmp in d/big", cwd="/tmp/copy", check=True).stdout
+            == "ran\n1000000000\n"
+        )
+        assert sandbox.files.download("/tmp/copy", tmp_path / "back") == len(BIG) + 19
+        sandbox.exec("ln -s /etc/passwd out", cwd="/tmp/copy", check=True)
+        with pytest.raises(errors.UnsafeArchive):
+            sandbox.files.download("/tmp/copy", tmp_path / "refused")
+        left_out: list[str] = []
+        sandbox.files.download("/tmp/copy", tmp_path / "again", skipped=left_out.append)
+    assert left_out == ["out"]
+    for back in (tmp_path / "back", tmp_path / "again"):
+        assert {path.relative_to(back) for path in back.rglob("*")} == {
+            path.relative_to(local) for path in local.rglob("*")
+        }
+        assert (back / "in").readlink() == Path("d/big")
+        assert (back / "in").read_bytes() == BIG
+        assert ((back / "run").stat().st_mode & 0o777, (back / "run").stat().st_mtime) == (0o755, 1_000_000_000)
+
+
+async def test_a_wait_that_is_given_up_ends_the_command() -> None:
+    """With all that it started, whoever gave it a tag; code in a context is interrupted, and its context stays."""
+    import asyncio
+
+    async def beginning(path: str) -> None:
+        while not await sandbox.files.exists(path):
+            await asyncio.sleep(0.01)
+
+    async with await AsyncSandbox.create() as sandbox, await sandbox.contexts.create("python") as context:
+        await context.run("import pathlib, time; x = 1")
+        heard = asyncio.Event()
+        calls = [
+            asyncio.ensure_future(sandbox.exec("sleep 60 & touch /tmp/command; sleep 60")),
+            asyncio.ensure_future(
+                sandbox.exec("echo; sleep 60 & sleep 60", tag="mine", on_stdout=lambda _: heard.set())
+            ),
+            asyncio.ensure_future(context.run("pathlib.Path('/tmp/code').touch(); time.sleep(60); x = 2")),
+        ]
+        await asyncio.gather(*(beginning(f"/tmp/{name}") for name in ("command", "code")), heard.wait())
+        calls.append(asyncio.ensure_future(context.run("time.sleep(60); x = 3")))  # waits behind the one that runs
+        while len([item for item in await sandbox.list_execs(status="running") if item.context_id]) < 2:
+            await asyncio.sleep(0.01)
+        started = await sandbox.list_execs(tag="mine")
+        for call in calls:
+            call.cancel()
+        assert {type(told) for told in await asyncio.gather(*calls, return_exceptions=True)} == {asyncio.CancelledError}
+        assert (await sandbox.get_exec(started[0].exec_id).wait()).end == "signalled"
+        assert (await context.run("x")).text == "1"
+        assert await sandbox.list_execs(status="running") == ()
 
 
 async def test_many_at_once() -> None:

@@ -58,6 +58,11 @@ def error(status: int, body: bytes, request_id: str | None) -> errors.TraforoErr
     )
 
 
+def is_missing_route(error: errors.TraforoError) -> bool:
+    """Return whether a `not_found` is about the route itself, which a server that is older than this client lacks."""
+    return error.code == errors.NotFound.code and error.fields.get("kind", "route") == "route"
+
+
 def is_own_error(body: bytes) -> bool:
     """Return whether a body is an error of the API, not one of something in between."""
     try:

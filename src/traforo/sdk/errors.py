@@ -5,7 +5,7 @@
     │   └── MalformedId       malformed_id
     ├── Unauthenticated       unauthenticated        no credential, or one that does not hold
     ├── Forbidden             forbidden              somebody else's sandbox, or the sandbox's own file permissions
-    ├── NotFound              not_found              `fields["kind"]`: sandbox, exec, file, image, user, worker
+    ├── NotFound              not_found              `fields["kind"]`: sandbox, exec, context, file, image, …
     ├── Conflict              conflict               wrong state; directory not empty
     ├── PreconditionFailed    precondition_failed    the file is not the one that was expected
     ├── RangeNotSatisfiable   range_not_satisfiable  a range of bytes that the file does not have
@@ -24,6 +24,7 @@
     ├── ConnectionFailed      connection_failed      no answer: the server is not there, or the connection broke
     │   └── RequestTimedOut   request_timed_out      no answer in time
     ├── BadAnswer             bad_answer             an answer that the API does not know, of a proxy for instance
+    ├── UnsafeArchive         unsafe_archive         a tree that would be written elsewhere; `fields["entry"]`
     ├── CommandFailed         command_failed         `check` was asked for and the command did not exit with 0
     └── CodeFailed            code_failed            `check` was asked for and the code did not come to its end
 
@@ -209,6 +210,14 @@ class BadAnswer(TraforoError):
     """An answer that the API does not know, as a proxy in between may give."""
 
     code = "bad_answer"
+
+
+class UnsafeArchive(TraforoError):
+    """A tree of a sandbox holds what cannot be written below the local directory that was asked for: a name or a link
+    that leads out of it, or a device. `fields["entry"]` names it; what came before it is there.
+    """
+
+    code = "unsafe_archive"
 
 
 class CommandFailed(TraforoError):

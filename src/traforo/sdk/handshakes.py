@@ -60,7 +60,7 @@ def refused(error: Exception, url: str) -> errors.TraforoError:
     if isinstance(error, exceptions.InvalidStatus):
         answer = error.response
         told = answers.error(answer.status_code, bytes(answer.body or b""), answer.headers.get("x-request-id"))
-        no_such_route = told.code == "not_found" and "kind" not in told.fields
+        no_such_route = answers.is_missing_route(told)
         if not answers.is_own_error(bytes(answer.body or b"")) or no_such_route or told.code == "method_not_allowed":
             return Unsupported(f"no WebSocket at {place}: it answered {answer.status_code}", status=answer.status_code)
         return told

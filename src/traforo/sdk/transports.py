@@ -40,7 +40,8 @@ HEADERS: Mapping[str, str] = {"Accept": "*/*", "Accept-Encoding": "identity", "U
 def timeouts(answer: float | None) -> httpx2.Timeout:
     """Return time limits for a request whose answer may take this many seconds; None waits for ever."""
     # What waits for ever may also be sent slowly: input that its command is in no hurry to read.
-    return httpx2.Timeout(connect=CONNECT_SECONDS, read=answer, write=None if answer is None else 60.0, pool=None)
+    connect = CONNECT_SECONDS if answer is None else min(CONNECT_SECONDS, answer)
+    return httpx2.Timeout(connect=connect, read=answer, write=None if answer is None else 60.0, pool=None)
 
 
 def translated(error: httpx2.HTTPError | httpx2.InvalidURL, method: str, url: str) -> errors.TraforoError:

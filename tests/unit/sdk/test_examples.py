@@ -46,18 +46,20 @@ def examples_of(module: ModuleType) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("code", examples(SYNC))
-def test_sync_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It runs against a server at TRAFORO_URL and leaves no sandbox behind."""
     monkeypatch.setenv("TRAFORO_URL", control.url)
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "example", "exec"), dict(NAMES))
     assert control.worker is not None
     assert {sandbox.state for sandbox in control.worker.sandboxes.values()} <= {"stopped"}
 
 
 @pytest.mark.parametrize("code", examples(ASYNC))
-def test_async_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_async_example(code: str, control: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same, with the example as the body of a coroutine."""
     monkeypatch.setenv("TRAFORO_URL", control.url)
+    monkeypatch.chdir(tmp_path)
     coroutine: Coroutine[Any, Any, None] = eval(
         compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), dict(NAMES)
     )
@@ -85,5 +87,7 @@ def test_the_main_methods_have_examples() -> None:
     wanted = {"clients.Client", "execs.Exec", "files.Files", "sandboxes.Sandbox"}
     wanted |= {f"sandboxes.{name}" for name in ("create", "connect", "list", "exec", "start", "run_code")}
     wanted |= {f"sandboxes.{name}" for name in ("metrics", "events", "logs")} | {"contexts.Context", "contexts.run"}
-    wanted |= {"attachments.Attachment", "terminals.Terminals", "ports.Ports", "files.watch", "execs.output"}
+    wanted |= {"attachments.Attachment", "terminals.Terminals", "ports.Ports", "files.watch", "execs.output"} | {
+        "files.upload"
+    }
     assert wanted <= found

@@ -19,6 +19,7 @@ def answer(status: int, code: str | None, **fields: str) -> exceptions.InvalidSt
     "refusal,kind",
     [
         (answer(404, "not_found", kind="exec"), errors.NotFound),
+        (answer(404, "not_found", kind="route"), handshakes.Unsupported),
         (answer(401, "unauthenticated"), errors.Unauthenticated),
         (answer(403, "forbidden"), errors.Forbidden),
         (answer(404, "not_found"), handshakes.Unsupported),

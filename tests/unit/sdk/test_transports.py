@@ -41,3 +41,9 @@ def test_waiting_for_ever_still_connects_in_time() -> None:
     """Only the answer may take for ever."""
     limits = transports.timeouts(None)
     assert (limits.connect, limits.read) == (5.0, None)
+
+
+def test_a_short_wait_includes_the_connection() -> None:
+    """Who waits for a second does not wait for five."""
+    limits = transports.timeouts(1.0)
+    assert (limits.connect, limits.read) == (1.0, 1.0)

@@ -213,7 +213,7 @@ class AsyncClient:
                         if line:
                             yield line
         except errors.NotFound as error:
-            if "kind" in error.fields:
+            if not answers.is_missing_route(error):
                 raise
             raise errors.BadAnswer("the server has no such stream", status=error.status) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, Self
@@ -13,7 +14,9 @@ from traforo.sdk._async import calls, clients, edges, execs
 
 RUN_TIMEOUT = 30.0
 """Seconds after which a run is interrupted, unless another limit is given."""
-Runtime = Literal["python", "node", "bash"]
+_TURN_SECONDS = 0.05
+"""Between looks whether it is the turn of a run that is to be interrupted."""
+Language = Literal["python", "node", "bash"]
 
 
 class AsyncContext:
@@ -65,7 +68,9 @@ class AsyncContext:
     ) -> cells.CodeResult:
         """Run a piece of code to its end and return what it came to. Runs of one context wait for each other.
 
-        When the connection breaks meanwhile, the code is followed to its end, over a restart of its worker too.
+        When the connection breaks meanwhile, the code is followed to its end, over a restart of its worker too. Whoever
+        gives up the wait, by cancellation, Ctrl-C or a listener that raises, interrupts the code and keeps the context;
+        code whose turn does not come within two seconds is run all the same.
 
         Args:
             code: At most 1 MiB.
@@ -93,14 +98,15 @@ class AsyncContext:
         """
         if on_stdout is None and on_stderr is None and on_result is None:
             body, limit = self._body(code, timeout, env, wait=True), timeout + transports.WAIT_MARGIN
-            answer = await calls.waited(self._client, self._place, f"{self._url}/run", body, tag=None, limit=limit)
-            if isinstance(answer, execs.AsyncExec):
-                result = await self._followed(answer, None, None, None)
-            else:
-                result = cells.code_result(answer)
         else:
-            started = await self.start(code, timeout=timeout, env=env)
+            body, limit = self._body(code, timeout, env, wait=False), -1.0
+        url = f"{self._url}/run"
+        answer = await calls.waited(self._client, self._place, url, body, tag=None, limit=limit, stop=self._break)
+        if isinstance(answer, execs.AsyncExec) or not body["wait"]:
+            started = calls.handle(self._client, self._place, answer)
             result = await self._followed(started, on_stdout, on_stderr, on_result)
+        else:
+            result = cells.code_result(answer)
         return result.check() if check else result
 
     async def start(
@@ -134,7 +140,10 @@ class AsyncContext:
     ) -> cells.CodeResult:
         texts = {"stdout": (listeners.Text(), on_stdout), "stderr": (listeners.Text(), on_stderr)}
         shown: list[results.Frame] = []
-        async with contextlib.aclosing(started.output()) as frames:
+        async with (
+            calls.stopped_if_left(started, self._break),
+            contextlib.aclosing(started.output()) as frames,
+        ):
             async for frame in frames:
                 if frame.type == "result":
                     shown.append(frame)
@@ -145,6 +154,22 @@ class AsyncContext:
                     if listener is not None and piece:
                         await edges.told(listener, piece)
         return cells.assembled(await started.result(), shown)
+
+    async def _break(self, run: execs.AsyncExec, seconds: float) -> None:
+        """Interrupt this run as soon as it is its turn: what the interpreter runs before that is somebody else's."""
+        url = f"{self._place.url}/exec{requests.query_string({'status': 'running', 'limit': requests.MAX_PAGE})}"
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            response = await self._client.call("GET", url, token=await self._token(), timeout=left)
+            known, _ = answers.execs(answers.document(response.content))
+            waiting = sorted(item.exec_id for item in known if item.context_id == self.id)  # ids are in order of time
+            if run.id not in waiting:
+                return
+            if run.id == waiting[0]:
+                there = f"{self._url}/interrupt"
+                await self._client.call("POST", there, token=await self._token(), body={}, timeout=left)
+                return
+            await edges.sleep(_TURN_SECONDS)
 
     def _body(self, code: str, timeout: float, env: Mapping[str, str] | None, *, wait: bool) -> dict[str, object]:
         limit = requests.milliseconds(timeout)
@@ -169,7 +194,7 @@ class AsyncContexts:
 
     async def create(
         self,
-        runtime: Runtime = "python",
+        language: Language = "python",
         *,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -179,7 +204,7 @@ class AsyncContexts:
         """Start an interpreter.
 
         Args:
-            runtime: `python`, `node` or `bash`; the image needs it.
+            language: What its code is written in; the image needs its interpreter.
             cwd: Absolute path; None is the user's home directory.
             env: Added to the sandbox's environment.
             user: Name or number; None is the image's default user.
@@ -188,7 +213,7 @@ class AsyncContexts:
         Raises:
             StartFailed: No such interpreter in the image.
         """
-        body = requests.given(runtime=runtime, cwd=cwd and os.fspath(cwd), env=env and dict(env), user=user, name=name)
+        body = requests.given(runtime=language, cwd=cwd and os.fspath(cwd), env=env and dict(env), user=user, name=name)
         response = await self._client.call("POST", self._url, token=await self._token(), body=body)
         return self.get(cells.context(answers.document(response.content)).context_id)
 

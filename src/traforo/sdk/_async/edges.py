@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import httpx2
 
-from traforo.sdk import disks, transports, tunnels
+from traforo.sdk import disks, errors, transports, tunnels
 
 if TYPE_CHECKING:
     from traforo.sdk._async import sockets
@@ -22,8 +23,13 @@ TokenSource = str | Callable[[], str | Awaitable[str]] | None
 
 Listener = Callable[[str], object] | None
 """Told each piece of text as it comes. A coroutine function is awaited."""
+Done = Awaitable[None]
+"""What a function returns that does something and returns nothing."""
 Tunnel = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 """Bytes in both directions."""
+
+_TASKS: set[asyncio.Task[None]] = set()
+"""What is done although nobody waits for it any more; asyncio itself forgets such tasks."""
 
 
 class _Tls(httpx2.AsyncBaseTransport):
@@ -70,6 +76,29 @@ async def blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
     """Read a local file to its end."""
     while block := await asyncio.to_thread(file.read, disks.BLOCK_BYTES):
         yield block
+
+
+async def pieces(source: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Give out what an iterator that may block gives out."""
+    while (piece := await asyncio.to_thread(next, source, None)) is not None:
+        yield piece
+
+
+async def anyway(work: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Do what is to be done although the caller is leaving, for so long at most; that it fails is of no interest.
+
+    It is a task of its own, which goes on when the caller is cancelled once more.
+    """
+
+    async def done() -> None:
+        with contextlib.suppress(errors.TraforoError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await work()
+
+    task = asyncio.create_task(done())
+    _TASKS.add(task)
+    task.add_done_callback(_TASKS.discard)
+    await asyncio.wait({task})
 
 
 async def told(listener: Callable[[str], object], text: str) -> None:

@@ -171,9 +171,14 @@ class AsyncExec:
         body = {"signal": signal, "tree": tree}
         await self._client.call("POST", f"{self._url}/signal", token=await self._token(), body=body)
 
-    async def kill(self) -> None:
-        """Kill all its processes; one that has ended already is fine."""
-        await self._client.call("DELETE", self._url, token=await self._token(), repeat=True)
+    async def kill(self, timeout: float | None = None) -> None:
+        """Kill all its processes, and return when they are dead; one that has ended already is fine.
+
+        Args:
+            timeout: Seconds to wait for that; None is the client's limit for every answer.
+        """
+        limit = -1.0 if timeout is None else timeout
+        await self._client.call("DELETE", self._url, token=await self._token(), timeout=limit, repeat=True)
 
     async def _token(self) -> str | None:
         return await self._client.credential(self._place)

@@ -3,14 +3,16 @@
 
 One request is the quickest way to a result. When its connection breaks, the command goes on, and over a restart of its
 worker too; it is known by a tag that no other has, so it is looked for and followed to its end. Nothing is sent twice.
+When the caller gives up the wait, the command is stopped, as far as that can be done in a moment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from traforo.sdk import answers, errors, listeners, pauses, requests, results
@@ -20,6 +22,16 @@ PREFIX = "call-"
 """How the tags begin that are given to commands without one."""
 LOOK_AGAIN_SECONDS = (0.1, 0.3, 0.6)
 """Pauses before a command that is not known is looked for again: its request may still be on its way."""
+STOP_SECONDS = 2.0
+"""How long a caller who gives up is kept at most, to stop what they waited for."""
+
+Stop = Callable[[execs.Exec, float], edges.Done]
+"""Stops what was started, within so many seconds."""
+
+
+def kill(started: execs.Exec, seconds: float) -> None:
+    """Kill a command with all that it started."""
+    started.kill(timeout=seconds)
 
 
 def waited(
@@ -30,8 +42,9 @@ def waited(
     *,
     tag: str | None,
     limit: float | None,
+    stop: Stop = kill,
 ) -> Mapping[str, Any] | execs.Exec:
-    """Start something, wait for its end and return the answer; or a handle of it, if the connection broke meanwhile.
+    """Start something, wait for the answer and return it; or a handle of it, if the connection broke meanwhile.
 
     Args:
         client: Sends it.
@@ -40,6 +53,7 @@ def waited(
         body: What to start, without its tag.
         tag: The caller's own, of which there may be many: what has one cannot be told from others.
         limit: Seconds to wait for the answer; None waits for ever.
+        stop: What to do to it if the caller gives up.
 
     Raises:
         ConnectionFailed: The server was not there to begin with, or not for a minute; or what was started cannot be
@@ -47,17 +61,47 @@ def waited(
     """
     mark = tag or PREFIX + secrets.token_hex(8)
     sent = {**body, "tag": mark}
-    try:
-        token = client.credential(place)
-        response = client.call("POST", url, token=token, body=sent, timeout=limit)
-    except errors.ConnectionFailed as problem:
-        if problem.fields.get("sent") is False:
+    token = client.credential(place)
+    stopping = None if tag else functools.partial(_stop_marked, client, place, mark, stop)
+    with _stopped_if_left(stopping):
+        try:
+            response = client.call("POST", url, token=token, body=sent, timeout=limit)
+        except errors.ConnectionFailed as problem:
+            if problem.fields.get("sent") is False:
+                raise
+            advise(problem, f"it may run: `list_execs(tag={mark!r})` tells", tag=mark)
+            if tag is None and (found := _found(client, place, mark, problem)) is not None:
+                return found
             raise
-        advise(problem, f"it may run: `list_execs(tag={mark!r})` tells", tag=mark)
-        if tag is None and (found := _found(client, place, mark, problem)) is not None:
-            return found
-        raise
     return answers.document(response.content)
+
+
+def result(
+    client: clients.Client,
+    place: requests.Place,
+    url: str,
+    body: Mapping[str, Any],
+    *,
+    tag: str | None,
+    limit: float | None,
+) -> results.ExecResult:
+    """Run a command or code to its end in one request, with the arguments of `waited`."""
+    answer = waited(client, place, url, body, tag=tag, limit=limit)
+    if isinstance(answer, execs.Exec):
+        return heard(answer, None, None)
+    return answers.exec_result(answer)
+
+
+def begun(client: clients.Client, place: requests.Place, body: Mapping[str, Any], tag: str | None) -> execs.Exec:
+    """Start a command that is to be followed from the beginning, and return a handle. Raises as `waited`."""
+    return handle(client, place, waited(client, place, f"{place.url}/exec", body, tag=tag, limit=-1.0))
+
+
+def handle(client: clients.Client, place: requests.Place, answer: Mapping[str, Any] | execs.Exec) -> execs.Exec:
+    """Return the handle of what was started without waiting for it, given what `waited` returned."""
+    if isinstance(answer, execs.Exec):
+        return answer
+    return execs.Exec(client, place, answers.field(answer, "exec_id", str))
 
 
 def advise(problem: errors.ConnectionFailed, hint: str, **fields: Any) -> None:
@@ -67,18 +111,69 @@ def advise(problem: errors.ConnectionFailed, hint: str, **fields: Any) -> None:
         problem.fields.update(fields)
 
 
+@contextlib.contextmanager
+def stopped_if_left(started: execs.Exec, stop: Stop = kill) -> Iterator[None]:
+    """Stop what was started if whoever waits for it in this block gives up: is cancelled or interrupted, or has a
+    listener that raises. Where it is the server that failed, it goes on: one can come back to it.
+    """
+    with _stopped_if_left(functools.partial(stop, started, STOP_SECONDS)):
+        yield
+
+
+def fed(started: execs.Exec, data: str | bytes, *, close: bool) -> None:
+    """Write to what was just started; one that ends before it has read everything is fine, as commands may."""
+    with contextlib.suppress(errors.Conflict), stopped_if_left(started):
+        started.write(data)
+        if close:
+            started.close_stdin()
+
+
 def heard(started: execs.Exec, on_stdout: edges.Listener, on_stderr: edges.Listener) -> results.ExecResult:
     """Tell what a command writes to whoever listens, as it comes, and return its result."""
-    texts = {"stdout": listeners.Text(), "stderr": listeners.Text()}
-    listening = {"stdout": on_stdout, "stderr": on_stderr}
-    with contextlib.closing(started.output()) as frames:
-        for frame in frames:
-            for kind, text in texts.items():
-                listener = listening[kind]
-                piece = text.take(frame, kind)
-                if listener is not None and piece:
-                    edges.told(listener, piece)
-    return started.result()
+    with stopped_if_left(started):
+        if on_stdout is None and on_stderr is None:
+            return started.wait()
+        texts = {"stdout": listeners.Text(), "stderr": listeners.Text()}
+        listening = {"stdout": on_stdout, "stderr": on_stderr}
+        with contextlib.closing(started.output()) as frames:
+            for frame in frames:
+                for kind, text in texts.items():
+                    listener = listening[kind]
+                    piece = text.take(frame, kind)
+                    if listener is not None and piece:
+                        edges.told(listener, piece)
+        return started.result()
+
+
+@contextlib.contextmanager
+def _stopped_if_left(stop: Callable[[], edges.Done] | None) -> Iterator[None]:
+    try:
+        yield
+    except (errors.TraforoError, GeneratorExit):
+        raise
+    except BaseException:
+        if stop is not None:
+            edges.anyway(stop, STOP_SECONDS)
+        raise
+
+
+def _stop_marked(client: clients.Client, place: requests.Place, mark: str, stop: Stop) -> None:
+    """Stop what has this tag. Its request may still be on its way, so it is looked for more than once."""
+    url = f"{place.url}/exec{requests.query_string({'tag': mark})}"
+    deadline = time.monotonic() + STOP_SECONDS
+    for pause in (0.0, *LOOK_AGAIN_SECONDS):
+        edges.sleep(pause)
+        token = client.credential(place)
+        response = client.call("GET", url, token=token, timeout=_left(deadline))
+        known, _ = answers.execs(answers.document(response.content))
+        if known:
+            if known[0].status == "running":
+                stop(execs.Exec(client, place, known[0].exec_id), _left(deadline))
+            return
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
 
 
 def _found(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, Self
@@ -14,7 +15,9 @@ from traforo.sdk._sync import calls, clients, edges, execs
 
 RUN_TIMEOUT = 30.0
 """Seconds after which a run is interrupted, unless another limit is given."""
-Runtime = Literal["python", "node", "bash"]
+_TURN_SECONDS = 0.05
+"""Between looks whether it is the turn of a run that is to be interrupted."""
+Language = Literal["python", "node", "bash"]
 
 
 class Context:
@@ -66,7 +69,9 @@ class Context:
     ) -> cells.CodeResult:
         """Run a piece of code to its end and return what it came to. Runs of one context wait for each other.
 
-        When the connection breaks meanwhile, the code is followed to its end, over a restart of its worker too.
+        When the connection breaks meanwhile, the code is followed to its end, over a restart of its worker too. Whoever
+        gives up the wait, by cancellation, Ctrl-C or a listener that raises, interrupts the code and keeps the context;
+        code whose turn does not come within two seconds is run all the same.
 
         Args:
             code: At most 1 MiB.
@@ -94,14 +99,15 @@ class Context:
         """
         if on_stdout is None and on_stderr is None and on_result is None:
             body, limit = self._body(code, timeout, env, wait=True), timeout + transports.WAIT_MARGIN
-            answer = calls.waited(self._client, self._place, f"{self._url}/run", body, tag=None, limit=limit)
-            if isinstance(answer, execs.Exec):
-                result = self._followed(answer, None, None, None)
-            else:
-                result = cells.code_result(answer)
         else:
-            started = self.start(code, timeout=timeout, env=env)
+            body, limit = self._body(code, timeout, env, wait=False), -1.0
+        url = f"{self._url}/run"
+        answer = calls.waited(self._client, self._place, url, body, tag=None, limit=limit, stop=self._break)
+        if isinstance(answer, execs.Exec) or not body["wait"]:
+            started = calls.handle(self._client, self._place, answer)
             result = self._followed(started, on_stdout, on_stderr, on_result)
+        else:
+            result = cells.code_result(answer)
         return result.check() if check else result
 
     def start(self, code: str, *, timeout: float = RUN_TIMEOUT, env: Mapping[str, str] | None = None) -> execs.Exec:
@@ -133,7 +139,10 @@ class Context:
     ) -> cells.CodeResult:
         texts = {"stdout": (listeners.Text(), on_stdout), "stderr": (listeners.Text(), on_stderr)}
         shown: list[results.Frame] = []
-        with contextlib.closing(started.output()) as frames:
+        with (
+            calls.stopped_if_left(started, self._break),
+            contextlib.closing(started.output()) as frames,
+        ):
             for frame in frames:
                 if frame.type == "result":
                     shown.append(frame)
@@ -144,6 +153,22 @@ class Context:
                     if listener is not None and piece:
                         edges.told(listener, piece)
         return cells.assembled(started.result(), shown)
+
+    def _break(self, run: execs.Exec, seconds: float) -> None:
+        """Interrupt this run as soon as it is its turn: what the interpreter runs before that is somebody else's."""
+        url = f"{self._place.url}/exec{requests.query_string({'status': 'running', 'limit': requests.MAX_PAGE})}"
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            response = self._client.call("GET", url, token=self._token(), timeout=left)
+            known, _ = answers.execs(answers.document(response.content))
+            waiting = sorted(item.exec_id for item in known if item.context_id == self.id)  # ids are in order of time
+            if run.id not in waiting:
+                return
+            if run.id == waiting[0]:
+                there = f"{self._url}/interrupt"
+                self._client.call("POST", there, token=self._token(), body={}, timeout=left)
+                return
+            edges.sleep(_TURN_SECONDS)
 
     def _body(self, code: str, timeout: float, env: Mapping[str, str] | None, *, wait: bool) -> dict[str, object]:
         limit = requests.milliseconds(timeout)
@@ -168,7 +193,7 @@ class Contexts:
 
     def create(
         self,
-        runtime: Runtime = "python",
+        language: Language = "python",
         *,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -178,7 +203,7 @@ class Contexts:
         """Start an interpreter.
 
         Args:
-            runtime: `python`, `node` or `bash`; the image needs it.
+            language: What its code is written in; the image needs its interpreter.
             cwd: Absolute path; None is the user's home directory.
             env: Added to the sandbox's environment.
             user: Name or number; None is the image's default user.
@@ -187,7 +212,7 @@ class Contexts:
         Raises:
             StartFailed: No such interpreter in the image.
         """
-        body = requests.given(runtime=runtime, cwd=cwd and os.fspath(cwd), env=env and dict(env), user=user, name=name)
+        body = requests.given(runtime=language, cwd=cwd and os.fspath(cwd), env=env and dict(env), user=user, name=name)
         response = self._client.call("POST", self._url, token=self._token(), body=body)
         return self.get(cells.context(answers.document(response.content)).context_id)
 

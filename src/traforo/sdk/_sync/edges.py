@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
 import httpx2
 
-from traforo.sdk import disks, transports, tunnels
+from traforo.sdk import disks, errors, transports, tunnels
 
 if TYPE_CHECKING:
     from traforo.sdk._sync import sockets
@@ -23,6 +24,8 @@ TokenSource = str | Callable[[], str] | None
 
 Listener = Callable[[str], object] | None
 """Told each piece of text as it comes."""
+Done: TypeAlias = None
+"""What a function returns that does something and returns nothing."""
 Tunnel = socket.socket
 """Bytes in both directions."""
 
@@ -68,6 +71,17 @@ def blocks(file: IO[bytes]) -> Iterator[bytes]:
     """Read a local file to its end."""
     while block := file.read(disks.BLOCK_BYTES):
         yield block
+
+
+def pieces(source: Iterator[bytes]) -> Iterator[bytes]:
+    """Give out what an iterator that may block gives out."""
+    return source
+
+
+def anyway(work: Callable[[], object], seconds: float) -> None:  # noqa: ARG001 - `work` has limits of its own
+    """Do what is to be done although the caller is leaving; that it fails is of no interest."""
+    with contextlib.suppress(errors.TraforoError):
+        work()
 
 
 def told(listener: Callable[[str], object], text: str) -> None:

@@ -170,9 +170,14 @@ class Exec:
         body = {"signal": signal, "tree": tree}
         self._client.call("POST", f"{self._url}/signal", token=self._token(), body=body)
 
-    def kill(self) -> None:
-        """Kill all its processes; one that has ended already is fine."""
-        self._client.call("DELETE", self._url, token=self._token(), repeat=True)
+    def kill(self, timeout: float | None = None) -> None:
+        """Kill all its processes, and return when they are dead; one that has ended already is fine.
+
+        Args:
+            timeout: Seconds to wait for that; None is the client's limit for every answer.
+        """
+        limit = -1.0 if timeout is None else timeout
+        self._client.call("DELETE", self._url, token=self._token(), timeout=limit, repeat=True)
 
     def _token(self) -> str | None:
         return self._client.credential(self._place)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from traforo.sdk import answers, disks, downloads, errors, pauses, places, requests, results
+from traforo.sdk import answers, archives, disks, downloads, errors, pauses, places, requests, results
 from traforo.sdk._sync import clients, edges, watches
 
 SandboxPath = str | bytes | os.PathLike[str]
@@ -147,22 +147,41 @@ class Files:
         mode: int | None = None,
         progress: disks.Progress = None,
     ) -> int:
-        """Copy a local file into the sandbox, of any size.
+        """Copy a local file, or a directory with all that is below it, into the sandbox. Any size is streamed.
+
+        A directory becomes the one at `path`, which is made; what is there already stays, unless a file of the same
+        name takes its place. Modes, times and links go along, links as they are; devices, FIFOs and sockets do not.
 
         Args:
             local: Path here.
-            path: Absolute path in the sandbox.
+            path: Absolute path in the sandbox: where the copy is, not a directory to put it into.
             user: As for `write`.
-            mode: As for `write`.
-            progress: Called as `progress(done, size)` in bytes as it goes; size is None where only the end tells.
+            mode: As for `write`; for a file alone.
+            progress: Called as `progress(done, size)` in bytes of content as it goes, maybe in another thread; size is
+                None where only the end tells.
 
         Returns:
-            The number of bytes written.
+            The number of bytes of content that were written.
 
         Raises:
-            OSError: The local file cannot be read.
-            TraforoError: As `write`.
+            OSError: Something here cannot be read. Of a directory, what came before is in the sandbox.
+            TraforoError: As `write`, and for a directory as `untar`.
+
+        Example:
+            ```python
+            from pathlib import Path
+
+            Path("project/src").mkdir(parents=True, exist_ok=True)
+            Path("project/src/main.py").write_text("print('hello')")
+            with Sandbox.create() as sandbox:
+                sandbox.files.upload("project", "/tmp/project")
+                sandbox.exec("python3 src/main.py > out.txt", cwd="/tmp/project", check=True)
+                sandbox.files.download("/tmp/project", "result")
+                print(Path("result/out.txt").read_text())
+            ```
         """
+        if edges.run(os.path.isdir, local):
+            return self._upload_tree(local, path, user, mode, progress)
         source = edges.run(disks.source, local)
         try:
             content = edges.blocks(disks.watched(source.file, source.size, progress))
@@ -177,28 +196,41 @@ class Files:
         *,
         user: str | None = None,
         progress: disks.Progress = None,
+        skipped: Callable[[str], object] | None = None,
     ) -> int:
-        """Copy a file out of the sandbox, of any size.
+        """Copy a file, or a directory with all that is below it, out of the sandbox. Any size is streamed.
 
-        The local file appears when it is complete: a failure leaves what was there before.
+        A local file appears when it is complete: a failure leaves what was there before, and a connection that broke is
+        made anew. A directory becomes the one at `local`, which is made; what is there already stays, unless a file of
+        the same name takes its place. It comes over one connection, and a failure leaves what came before it.
+
+        The sandbox is not trusted: nothing is written outside of `local`, through a link, or as a device, and no file
+        gets more than permission bits.
 
         Args:
-            path: Absolute path in the sandbox.
-            local: Path here.
+            path: Absolute path in the sandbox. A link to a directory is followed if the path ends with `/.`.
+            local: Path here: where the copy is, not a directory to put it into.
             user: Whose rights count.
-            progress: Called as `progress(done, size)` in bytes as it goes.
+            progress: Called as `progress(done, size)` in bytes of content as it goes; size is None for a directory.
+            skipped: Links of a directory that lead out of it, as that of a virtual environment to its interpreter does,
+                are left out and told to this at the end. Without it they are refused.
 
         Returns:
-            The number of bytes.
+            The number of bytes of content.
 
         Raises:
-            OSError: The local file cannot be written.
-            TraforoError: As `read`.
+            OSError: Something here cannot be written.
+            NotFound, Forbidden, InvalidRequest: Nothing there, no right to read it, neither a file nor a directory.
+            UnsafeArchive: The directory holds what would lead out of `local`.
+            ConnectionFailed: The connection broke and could not be made anew, or broke while a directory came.
         """
+        facts = self.stat(path, user=user)
+        if facts.type == "directory":
+            return self._download_tree(path, local, user, progress, skipped)
         target = edges.run(disks.target, local)
         try:
             size = 0
-            whole = (self.stat(path, user=user)).size if progress else None
+            whole = facts.size if facts.type == "file" else None
             with contextlib.closing(self.stream(path, user=user)) as blocks:
                 for block in blocks:
                     edges.run(target.file.write, block)
@@ -388,19 +420,27 @@ class Files:
         with self._client.stream(f"{self._url}/tar{query}", token=token) as response:
             yield from response.iter_raw()
 
-    def untar(self, path: SandboxPath, content: bytes | Iterable[bytes], *, user: str | None = None) -> None:
+    def untar(
+        self,
+        path: SandboxPath,
+        content: bytes | Iterable[bytes],
+        *,
+        links: Literal["refuse", "keep"] = "refuse",
+        user: str | None = None,
+    ) -> None:
         """Unpack a tar stream, plain or gzip, below a directory, which is made if it is missing.
 
         Args:
             path: Absolute path of the directory.
-            content: The stream; `traforo.sdk.disks.packed` makes one of a local directory.
+            content: The stream; `upload` makes one of a local directory by itself.
+            links: Whether symbolic links that lead out of `path` are refused, or made as they are.
             user: Whose rights count.
 
         Raises:
             InvalidRequest: It is no tar, or it names something outside of `path`.
             DiskFull: The sandbox's disk limit. What came before is there.
         """
-        query = requests.query_string(requests.path_query(path, user=user))
+        query = requests.query_string(requests.path_query(path, user=user, links="keep" if links == "keep" else None))
         headers = {"Content-Type": "application/x-tar"}
         token = self._client.credential(self._place)
         url = f"{self._url}/tar{query}"
@@ -462,6 +502,46 @@ class Files:
         more = requests.given(method=method, expires_in_seconds=expires_in_seconds, max_bytes=max_bytes)
         body = {**requests.path_body(path, user), **more}
         return places.signed_url(answers.document(self._post("/signed-url", body)))
+
+    def _upload_tree(
+        self,
+        local: str | os.PathLike[str],
+        path: SandboxPath,
+        user: str | None,
+        mode: int | None,
+        progress: disks.Progress,
+    ) -> int:
+        if mode is not None:
+            raise errors.InvalidRequest(
+                "cannot give a directory a mode: each file keeps its own", fields={"field": "mode"}
+            )
+        packing = archives.Packing(local, progress)
+        self.untar(path, edges.pieces(packing.blocks()), links="keep", user=user)
+        return packing.done
+
+    def _download_tree(
+        self,
+        path: SandboxPath,
+        local: str | os.PathLike[str],
+        user: str | None,
+        progress: disks.Progress,
+        skipped: Callable[[str], object] | None,
+    ) -> int:
+        tree = archives.Unpacking(local, skip_links=skipped is not None)
+        try:
+            with contextlib.closing(self.tar(path, user=user)) as blocks:
+                for block in blocks:
+                    edges.run(tree.write, block)
+                    if progress:
+                        progress(tree.done, None)
+            edges.run(tree.finish)
+        except BaseException:
+            edges.run(tree.discard)
+            raise
+        for name in tree.skipped:
+            if skipped:
+                skipped(name)
+        return tree.done
 
     def _post(self, route: str, body: dict[str, Any]) -> bytes:
         token = self._client.credential(self._place)

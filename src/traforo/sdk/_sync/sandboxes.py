@@ -305,10 +305,14 @@ class Sandbox:
     ) -> results.ExecResult:
         """Run a command to its end and return its result.
 
-        It is one request, whose connection may break: then the command is looked for and followed to its end, over a
-        restart of its worker too, and the result comes all the same. What has no `tag` gets one for that, `call-…`. A
-        command with a tag of the caller's cannot be told from others that have it: if it may take long, begin it with
-        `start`.
+        Its connection may break: then the command is followed to its end over another one, over a restart of its worker
+        too, and the result comes all the same. It is one request, by whose tag it is found; what has no `tag` gets one
+        for that, `call-…`. A tag of the caller's is no proof, as others may have it: such a command is followed by its
+        id, which takes two requests more, and only the one that starts it must not break.
+
+        Whoever gives up the wait kills the command and all that it started: a task that is cancelled, by a time limit
+        for instance, Ctrl-C, a listener that raises. It is tried for two seconds or so, and hides nothing. One with a
+        tag of the caller's has to have been started by then. To let a command run on, `start` it.
 
         Args:
             command: A string for `/bin/sh -c`, or a sequence of arguments that no shell sees.
@@ -326,7 +330,7 @@ class Sandbox:
             StartFailed: No such command, directory or permission: `fields` has `stage` and `errno_name`.
             CommandFailed: With `check`, it did not exit with 0; `result` has everything.
             ConnectionFailed: No server; or its answer was lost and the command could not be found again, or not within
-                a minute. `hint` says how to come back to it: nothing is ever run a second time.
+                a minute. It may run on, and `hint` says how to come back to it: nothing is ever run a second time.
 
         Example:
             ```python
@@ -338,14 +342,17 @@ class Sandbox:
             ```
         """
         given = requests.stdin(stdin)
-        if on_stdout is None and on_stderr is None and (stdin is None or given):
-            body = requests.starting(command, env, cwd, user, timeout) | given | {"wait": True}
+        body = requests.starting(command, env, cwd, user, timeout) | given
+        if tag is None and on_stdout is None and on_stderr is None and (stdin is None or given):
             limit = None if timeout is None else timeout + transports.WAIT_MARGIN
             url = f"{self._place.url}/exec"
-            answer = calls.waited(self._client, self._place, url, body, tag=tag, limit=limit)
-            result = answer.wait() if isinstance(answer, execs.Exec) else answers.exec_result(answer)
+            result = calls.result(self._client, self._place, url, body | {"wait": True}, tag=None, limit=limit)
         else:
-            started = self.start(command, env=env, cwd=cwd, user=user, timeout=timeout, stdin=stdin, tag=tag)
+            feed = stdin if stdin is not None and not given else None
+            body |= requests.given(wait=False, stdin_open=None if feed is None else True)
+            started = calls.begun(self._client, self._place, body, tag)
+            if feed is not None:
+                calls.fed(started, feed, close=True)
             result = calls.heard(started, on_stdout, on_stderr)
         return result.check() if check else result
 
@@ -363,6 +370,8 @@ class Sandbox:
         tag: str | None = None,
     ) -> execs.Exec:
         """Start a command and return a handle, with the arguments and errors of `exec`.
+
+        It runs to its end, whatever becomes of those who wait for it; `kill` of the handle ends it.
 
         Args:
             command: As for `exec`.
@@ -384,19 +393,15 @@ class Sandbox:
             ```
         """
         given = requests.stdin(stdin)
-        feed = stdin is not None and not given
+        feed = stdin if stdin is not None and not given else None
         body = requests.starting(command, env, cwd, user, timeout) | {"wait": False} | given
-        body |= requests.given(tag=tag, background=background or None, stdin_open=(stdin_open or feed) or None)
+        is_open = stdin_open or feed is not None
+        body |= requests.given(tag=tag, background=background or None, stdin_open=is_open or None)
         response = self._client.call("POST", f"{self._place.url}/exec", token=self._token(), body=body)
         exec_id = answers.field(answers.document(response.content), "exec_id", str)
         started = execs.Exec(self._client, self._place, exec_id)
-        if feed and stdin is not None:
-            try:
-                started.write(stdin)
-                if not stdin_open:
-                    started.close_stdin()
-            except errors.Conflict:
-                pass  # it ended before it had read everything, as commands may
+        if feed is not None:
+            calls.fed(started, feed, close=not stdin_open)
         return started
 
     def list_execs(
@@ -461,7 +466,10 @@ class Sandbox:
         tag: str | None = None,
         check: bool = False,
     ) -> results.ExecResult:
-        """Run a piece of code to its end and return its result.
+        """Run a piece of code to its end and return its result. Nothing is remembered: `contexts` are for that.
+
+        When the connection breaks, or the wait is given up, it is followed or killed as a command of `exec` is; with a
+        `tag` of the caller's it is not.
 
         Args:
             code: At most 1 MiB.
@@ -470,11 +478,12 @@ class Sandbox:
             cwd: As for `exec`.
             user: As for `exec`.
             timeout: Seconds after which it is killed; then `end` is `timed_out` and `exit_code` 124.
-            tag: As for `exec`.
+            tag: A name to find it by.
             check: Raise unless it exits with 0.
 
         Raises:
-            SyntaxRejected: It does not compile; `fields` has the compiler's words as `stderr`.
+            SyntaxRejected: It does not compile; `fields` has the compiler's words as `stderr`. Where the connection
+                broke meanwhile, its result tells instead.
             StartFailed: No such interpreter in the image.
             CommandFailed: With `check`, it did not exit with 0.
             ConnectionFailed: No server; or its answer was lost and the code cannot be found again: `hint` says more.
@@ -488,8 +497,7 @@ class Sandbox:
         """
         body = {"code": code, "runtime": language, **requests.surroundings(env, cwd, user, timeout), "wait": True}
         url, limit = f"{self._place.url}/exec/code", timeout + transports.WAIT_MARGIN
-        answer = calls.waited(self._client, self._place, url, body, tag=tag, limit=limit)
-        result = answer.wait() if isinstance(answer, execs.Exec) else answers.exec_result(answer)
+        result = calls.result(self._client, self._place, url, body, tag=tag, limit=limit)
         return result.check() if check else result
 
     def metrics(self, *, series: bool = False, since: datetime | None = None) -> observations.Metrics:

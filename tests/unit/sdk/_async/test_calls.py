@@ -102,6 +102,68 @@ async def test_a_tag_of_the_callers_own_is_no_proof(worker: FakeServer) -> None:
     assert (caught.value.fields["tag"], caught.value.hint) == ("mine", "it may run: `list_execs(tag='mine')` tells")
 
 
+@pytest.mark.parametrize("fault", ["drop", "truncate", "unavailable"])
+async def test_a_command_with_a_tag_outlives_connections(fault: str, worker: FakeServer) -> None:
+    """Once it is known by its id, which the short request that starts it answers; others may have the tag."""
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        await sandbox.exec("echo other", tag="mine")
+        faults = iter([fault, fault])
+        worker.fault = lambda asked: next(faults, None) if asked.method == "GET" else None
+        result = await sandbox.exec("sleep 0.05; echo $0 done", tag="mine")
+        assert (result.stdout, result.tag) == ("/bin/sh done\n", "mine")
+        assert next(faults, None) is None
+    assert len(starts(worker)) == 2
+
+
+@pytest.mark.parametrize("fault", ["cut", "drop-after"])
+async def test_a_command_that_is_heard_outlives_its_start(fault: str, worker: FakeServer) -> None:
+    """It has a tag of its own as well, by which it is found."""
+    said: list[str] = []
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        breaking(worker, fault)
+        await sandbox.exec("echo once >> runs; cat runs", cwd="/", on_stdout=said.append)
+    assert "".join(said) == "once\n"
+    assert len(starts(worker)) == 1
+
+
+class Left(BaseException):
+    """What a listener raises to leave, as a signal would."""
+
+
+def leave(_: str) -> None:
+    raise Left
+
+
+@pytest.mark.parametrize("tag", [None, "mine"])
+async def test_a_command_whose_caller_leaves_is_killed(worker: FakeServer, tag: str | None) -> None:
+    """With what it started, and none but it; what the caller left with is what is raised."""
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        other = await sandbox.start(["sleep", "60"], tag="mine")
+        with pytest.raises(Left):
+            await sandbox.exec("echo begun; sleep 60", on_stdout=leave, tag=tag)
+        ends = {item.exec_id: item.end for item in await sandbox.list_execs() if item.exec_id != other.id}
+        assert (await sandbox.get_exec(min(ends)).wait()).end == "signalled"
+        assert (await other.result()).status == "running"
+        await other.kill(timeout=9)
+
+
+async def test_a_server_that_fails_meanwhile_hides_nothing(worker: FakeServer) -> None:
+    """That the command could not be stopped is of no interest to somebody who leaves."""
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        worker.fault = lambda asked: "drop" if asked.method == "DELETE" else None
+        with pytest.raises(Left):
+            await sandbox.exec("echo begun; sleep 60", on_stdout=leave)
+        worker.fault = lambda _: None
+
+
+async def test_code_whose_caller_leaves_is_interrupted(worker: FakeServer) -> None:
+    """Its context stays; what it runs for others is let be until it is the turn of that code."""
+    async with await AsyncSandbox.create(url=worker.url) as sandbox, await sandbox.contexts.create() as context:
+        with pytest.raises(Left):
+            await context.run("print('begun')", on_stdout=leave)
+        assert (await context.run("1")).text == "1"
+
+
 async def test_no_server_is_told_at_once(worker: FakeServer) -> None:
     """Nothing was sent, so nothing is looked for."""
     async with await AsyncSandbox.create(url=worker.url) as sandbox:

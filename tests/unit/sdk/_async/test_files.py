@@ -134,8 +134,10 @@ async def test_a_user_goes_with_every_call(worker: FakeServer, tmp_path: Path) -
         await files.upload(__file__, "/g", user="u")
         await files.download("/g", tmp_path / "g", user="u")
         await files.remove("/g", user="u")
+        await files.upload(tmp_path, "/h", user="u")
+        await files.download("/h", tmp_path / "h", user="u")
     asked = worker.requests[1:-1]
-    assert [item.query.get("user") or item.json.get("user") for item in asked] == ["u"] * 8
+    assert {item.query.get("user") or item.json.get("user") for item in asked} == {"u"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -244,6 +246,68 @@ async def test_a_tree_goes_out_and_in(worker: FakeServer) -> None:
         whole = b"".join([block async for block in sandbox.files.tar("/d")])
         await sandbox.files.untar("/back", whole)
         assert await sandbox.files.read("/back/e/f") == BIG
+
+
+async def test_a_directory_is_uploaded_and_downloaded(worker: FakeServer, tmp_path: Path) -> None:
+    """With all that is below it; how far it is is told, and how much it was."""
+    local = tmp_path / "local"
+    (local / "d" / "empty").mkdir(parents=True)
+    (local / "d" / "f").write_bytes(BIG)
+    (local / "run").write_bytes(b"#!/bin/sh\n")
+    (local / "run").chmod(0o755)
+    (local / "out").symlink_to("/usr/bin/env")
+    up: list[tuple[int, int | None]] = []
+    down: list[tuple[int, int | None]] = []
+    size = len(BIG) + 10
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        assert await sandbox.files.upload(local, "/copy", progress=lambda *told: up.append(told)) == size
+        assert worker.requests[-1].query == {"path": "/copy", "links": "keep"}
+        assert await sandbox.files.read("/copy/d/f") == BIG
+        with pytest.raises(errors.UnsafeArchive) as caught:
+            await sandbox.files.download("/copy", tmp_path / "refused")
+        assert caught.value.fields == {"entry": "out"}
+        left_out: list[str] = []
+        again = tmp_path / "again"
+        told = await sandbox.files.download(
+            "/copy", again, progress=lambda *told: down.append(told), skipped=left_out.append
+        )
+        with pytest.raises(errors.InvalidRequest):
+            await sandbox.files.upload(local, "/copy", mode=0o700)
+    assert (told, left_out) == (size, ["out"])
+    assert (again / "d" / "f").read_bytes() == BIG
+    assert (again / "run").stat().st_mode & 0o777 == 0o755
+    assert {path.name for path in again.rglob("*")} == {"d", "empty", "f", "run"}
+    assert (up[-1], down == sorted(down)) == ((size, size), True)
+
+
+async def test_a_directory_that_breaks_off_is_told(worker: FakeServer, tmp_path: Path) -> None:
+    """Whichever way it went: an answer that is cut, and a local file that cannot be read to its end."""
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        await sandbox.files.write("/d/f", BIG)
+        worker.fault = lambda asked: "truncate" if asked.path.endswith("/tar") else None
+        with pytest.raises(errors.ConnectionFailed):
+            await sandbox.files.download("/d", tmp_path / "d")
+        worker.fault = lambda _: None
+        (tmp_path / "large").mkdir()
+        (tmp_path / "large" / "a").write_bytes(BIG)
+
+        def shrink(done: int, size: int | None) -> None:
+            os.truncate(tmp_path / "large" / "a", 1000)
+
+        with pytest.raises(OSError, match="shorter"):
+            await sandbox.files.upload(tmp_path / "large", "/large", progress=shrink)
+
+
+async def test_a_directory_here_is_in_the_way_of_a_file(worker: FakeServer, tmp_path: Path) -> None:
+    """And the other way round: a target is the thing itself, not what to put it into."""
+    async with await AsyncSandbox.create(url=worker.url) as sandbox:
+        await sandbox.files.write("/d/f", "1")
+        (tmp_path / "f").write_bytes(b"2")
+        with pytest.raises(IsADirectoryError):
+            await sandbox.files.download("/d/f", tmp_path)
+        with pytest.raises(FileExistsError):
+            await sandbox.files.download("/d", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == b"2"
 
 
 async def test_changes_are_given_out(worker: FakeServer) -> None:

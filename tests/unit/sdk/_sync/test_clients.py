@@ -114,7 +114,7 @@ def test_no_server_is_told_with_a_hint() -> None:
 
 def test_an_answer_that_does_not_come_is_told(worker: FakeServer) -> None:
     """The client waits for as long as it was told."""
-    with Client(worker.url, timeout=0.05) as client, Sandbox.create(client=client) as sandbox:
+    with Client(worker.url, timeout=0.5) as client, Sandbox.create(client=client) as sandbox:
         worker.fault = lambda asked: "stall" if asked.method == "GET" else None
         with pytest.raises(errors.RequestTimedOut):
             sandbox.info()

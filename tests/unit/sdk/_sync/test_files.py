@@ -135,8 +135,10 @@ def test_a_user_goes_with_every_call(worker: FakeServer, tmp_path: Path) -> None
         files.upload(__file__, "/g", user="u")
         files.download("/g", tmp_path / "g", user="u")
         files.remove("/g", user="u")
+        files.upload(tmp_path, "/h", user="u")
+        files.download("/h", tmp_path / "h", user="u")
     asked = worker.requests[1:-1]
-    assert [item.query.get("user") or item.json.get("user") for item in asked] == ["u"] * 8
+    assert {item.query.get("user") or item.json.get("user") for item in asked} == {"u"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -245,6 +247,66 @@ def test_a_tree_goes_out_and_in(worker: FakeServer) -> None:
         whole = b"".join(list(sandbox.files.tar("/d")))
         sandbox.files.untar("/back", whole)
         assert sandbox.files.read("/back/e/f") == BIG
+
+
+def test_a_directory_is_uploaded_and_downloaded(worker: FakeServer, tmp_path: Path) -> None:
+    """With all that is below it; how far it is is told, and how much it was."""
+    local = tmp_path / "local"
+    (local / "d" / "empty").mkdir(parents=True)
+    (local / "d" / "f").write_bytes(BIG)
+    (local / "run").write_bytes(b"#!/bin/sh\n")
+    (local / "run").chmod(0o755)
+    (local / "out").symlink_to("/usr/bin/env")
+    up: list[tuple[int, int | None]] = []
+    down: list[tuple[int, int | None]] = []
+    size = len(BIG) + 10
+    with Sandbox.create(url=worker.url) as sandbox:
+        assert sandbox.files.upload(local, "/copy", progress=lambda *told: up.append(told)) == size
+        assert worker.requests[-1].query == {"path": "/copy", "links": "keep"}
+        assert sandbox.files.read("/copy/d/f") == BIG
+        with pytest.raises(errors.UnsafeArchive) as caught:
+            sandbox.files.download("/copy", tmp_path / "refused")
+        assert caught.value.fields == {"entry": "out"}
+        left_out: list[str] = []
+        again = tmp_path / "again"
+        told = sandbox.files.download("/copy", again, progress=lambda *told: down.append(told), skipped=left_out.append)
+        with pytest.raises(errors.InvalidRequest):
+            sandbox.files.upload(local, "/copy", mode=0o700)
+    assert (told, left_out) == (size, ["out"])
+    assert (again / "d" / "f").read_bytes() == BIG
+    assert (again / "run").stat().st_mode & 0o777 == 0o755
+    assert {path.name for path in again.rglob("*")} == {"d", "empty", "f", "run"}
+    assert (up[-1], down == sorted(down)) == ((size, size), True)
+
+
+def test_a_directory_that_breaks_off_is_told(worker: FakeServer, tmp_path: Path) -> None:
+    """Whichever way it went: an answer that is cut, and a local file that cannot be read to its end."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/d/f", BIG)
+        worker.fault = lambda asked: "truncate" if asked.path.endswith("/tar") else None
+        with pytest.raises(errors.ConnectionFailed):
+            sandbox.files.download("/d", tmp_path / "d")
+        worker.fault = lambda _: None
+        (tmp_path / "large").mkdir()
+        (tmp_path / "large" / "a").write_bytes(BIG)
+
+        def shrink(done: int, size: int | None) -> None:
+            os.truncate(tmp_path / "large" / "a", 1000)
+
+        with pytest.raises(OSError, match="shorter"):
+            sandbox.files.upload(tmp_path / "large", "/large", progress=shrink)
+
+
+def test_a_directory_here_is_in_the_way_of_a_file(worker: FakeServer, tmp_path: Path) -> None:
+    """And the other way round: a target is the thing itself, not what to put it into."""
+    with Sandbox.create(url=worker.url) as sandbox:
+        sandbox.files.write("/d/f", "1")
+        (tmp_path / "f").write_bytes(b"2")
+        with pytest.raises(IsADirectoryError):
+            sandbox.files.download("/d/f", tmp_path)
+        with pytest.raises(FileExistsError):
+            sandbox.files.download("/d", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == b"2"
 
 
 def test_changes_are_given_out(worker: FakeServer) -> None:
