@@ -194,6 +194,20 @@ async def test_limits_that_are_not_enforced_are_told(bench: Bench, capfd: pytest
     assert [(one["limits"], one["level"]) for one in logged] == [("cpu, memory, pids", "warning")]
 
 
+async def test_log_lines_name_the_exec(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    """That of the request which made it too: so what somebody asked for and what came of it are one search."""
+    async with bench.running() as client:
+        sandbox = f"/sandboxes/{(await client.post('/sandboxes')).json()['sandbox_id']}"
+        for path, body in (("exec", {"command": "true"}), ("exec/code", {"code": "1", "runtime": "bash"})):
+            exec_id = (await client.post(f"{sandbox}/{path}", json={**body, "wait": True})).json()["exec_id"]
+            await client.get(f"{sandbox}/exec/{exec_id}")
+            lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if exec_id in line]
+            assert [(one["method"], one["exec_id"]) for one in lines if one["event"] == "request"] == [
+                ("POST", exec_id),
+                ("GET", exec_id),
+            ]
+
+
 async def test_limits_that_are_required(bench: Bench) -> None:
     """A worker that cannot enforce them does not start."""
     with pytest.raises(errors.StartFailed, match="cpu, memory, pids") as caught:

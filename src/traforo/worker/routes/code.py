@@ -85,6 +85,7 @@ def build(context: contexts.Context) -> APIRouter:
         entry = context.entry(request, sandbox_id)
         wanted = await bodies.read_json(request, schemas.RunCreate, context.settings.max_code_body_bytes)
         run = service.run(entry, context_id, wanted.code, env=wanted.env, timeout_ms=wanted.timeout_ms, tag=wanted.tag)
+        contexts.logged(run.exec)
         if not wanted.wait:
             await context.execs.keep(run.exec)
             return answers.json(routes_execs.begun(run.exec), 202)

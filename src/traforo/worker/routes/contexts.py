@@ -82,6 +82,12 @@ class Context:
         return _usable(entry, live=True, touch=True), grant
 
 
+def logged(run: execs.Exec) -> execs.Exec:
+    """Have the log lines of this request name an exec, and return it."""
+    logs.bind(exec_id=run.id)
+    return run
+
+
 def _usable(entry: entries.Entry, *, live: bool, touch: bool) -> entries.Entry:
     """Return an entry that is running, where it has to be. Raises `Conflict`."""
     if live and (entry.state not in _USABLE or entry.running is None):

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from traforo.api import answers, bodies, operations, schemas
 from traforo.domain import errors, specs
+from traforo.telemetry import logs
 from traforo.worker.execs import codes, commands, controls, execs
 from traforo.worker.routes import contexts
 
@@ -50,7 +51,7 @@ def build(context: contexts.Context) -> APIRouter:
         """
         entry = context.entry(request, sandbox_id)
         wanted = await bodies.read_json(request, schemas.ExecCreate, context.settings.max_body_bytes)
-        run = await context.execs.start(entry, spec(wanted))
+        run = contexts.logged(await context.execs.start(entry, spec(wanted)))
         if not wanted.wait:
             return answers.json(begun(run), 202)
         await context.execs.wait(run)
@@ -75,8 +76,10 @@ def build(context: contexts.Context) -> APIRouter:
             wanted.code, wanted.runtime, wanted.timeout_ms, wanted.cwd, wanted.env, wanted.user, wanted.tag
         )
         if wanted.wait:
-            return answers.json(await coder.run(entry, code))
-        run = await coder.begin(entry, code)
+            result = await coder.run(entry, code)
+            logs.bind(exec_id=result["exec_id"])
+            return answers.json(result)
+        run = contexts.logged(await coder.begin(entry, code))
         await context.execs.keep(run)
         return answers.json(begun(run), 202)
 
@@ -105,7 +108,7 @@ def build(context: contexts.Context) -> APIRouter:
     )
     async def read_exec(request: Request, sandbox_id: str, exec_id: str) -> Response:
         entry = context.entry(request, sandbox_id, live=False)
-        return answers.json(await context.execs.result(context.execs.get(entry, exec_id)))
+        return answers.json(await context.execs.result(contexts.logged(context.execs.get(entry, exec_id))))
 
     @router.get(
         "/sandboxes/{sandbox_id}/exec/{exec_id}/frames",
@@ -122,7 +125,7 @@ def build(context: contexts.Context) -> APIRouter:
         """
         entry = context.entry(request, sandbox_id, live=False)
         query = bodies.query(request, schemas.FrameQuery)
-        run = context.execs.get(entry, exec_id)
+        run = contexts.logged(context.execs.get(entry, exec_id))
         page = await context.execs.frames(
             run, cursor=query.cursor, wait=query.wait, limit=query.limit, encoding=query.encoding
         )
@@ -141,7 +144,7 @@ def build(context: contexts.Context) -> APIRouter:
         entry = context.entry(request, sandbox_id)
         wanted = await bodies.read_json(request, schemas.SignalCreate, context.settings.max_body_bytes)
         number = commands.signal_number(wanted.signal)
-        await context.execs.signal(context.execs.get(entry, exec_id), number, tree=wanted.tree)
+        await context.execs.signal(contexts.logged(context.execs.get(entry, exec_id)), number, tree=wanted.tree)
         return answers.nothing()
 
     @router.post(
@@ -160,7 +163,7 @@ def build(context: contexts.Context) -> APIRouter:
         """
         entry = context.entry(request, sandbox_id)
         query = bodies.query(request, schemas.StdinQuery)
-        run = context.execs.get(entry, exec_id)
+        run = contexts.logged(context.execs.get(entry, exec_id))
         controls.check_input(run)
         written = 0
         async for piece in bodies.stream(request):
@@ -186,7 +189,9 @@ def build(context: contexts.Context) -> APIRouter:
     async def resize_exec(request: Request, sandbox_id: str, exec_id: str) -> Response:
         entry = context.entry(request, sandbox_id)
         size = await bodies.read_json(request, schemas.TerminalSize, context.settings.max_body_bytes)
-        await controls.resize(context.execs.get(entry, exec_id), specs.Terminal(size.rows, size.columns))
+        await controls.resize(
+            contexts.logged(context.execs.get(entry, exec_id)), specs.Terminal(size.rows, size.columns)
+        )
         return answers.nothing()
 
     @router.delete(
@@ -200,7 +205,7 @@ def build(context: contexts.Context) -> APIRouter:
     async def kill_exec(request: Request, sandbox_id: str, exec_id: str) -> Response:
         """Answers when its end is recorded, and at once when it has ended; it can be read as before."""
         entry = context.entry(request, sandbox_id, live=False)
-        await context.execs.kill(context.execs.get(entry, exec_id))
+        await context.execs.kill(contexts.logged(context.execs.get(entry, exec_id)))
         return answers.nothing()
 
     @router.post(

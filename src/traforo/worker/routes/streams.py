@@ -54,7 +54,7 @@ def build(context: contexts.Context) -> APIRouter:
         query = bodies.query(request, schemas.StreamQuery)
         form = _Events() if _SSE in request.headers.get("accept", "") else _Lines()
         cursor = max(query.cursor, _last_event(request))
-        run = context.execs.get(entry, exec_id)
+        run = contexts.logged(context.execs.get(entry, exec_id))
         stream = await context.execs.stream(run, cursor)
         if form.ends_silently and run.outcome is not None and cursor > stream.count:
             return answers.nothing()
@@ -64,7 +64,7 @@ def build(context: contexts.Context) -> APIRouter:
     async def attach_exec(socket: sockets.Socket, sandbox_id: str, exec_id: str) -> None:
         entry = context.entry(socket.connection, sandbox_id, live=False)
         query = bodies.query(socket.connection, schemas.SocketQuery)
-        run = context.execs.get(entry, exec_id)
+        run = contexts.logged(context.execs.get(entry, exec_id))
         stream = await context.execs.stream(run, query.cursor)
         await socket.accept()
         with entry.activity.hold():
@@ -77,7 +77,7 @@ def build(context: contexts.Context) -> APIRouter:
         with entry.activity.hold():
             try:
                 wanted = await _first(socket)
-                run = await context.execs.start(entry, routes_execs.spec(wanted))
+                run = contexts.logged(await context.execs.start(entry, routes_execs.spec(wanted)))
             except errors.TraforoError as error:  # more of it than fits into the reason of a close
                 await socket.send(problems.body(error, requests.request_id(socket.connection)).decode())
                 raise

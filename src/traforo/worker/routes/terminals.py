@@ -57,7 +57,8 @@ def build(context: contexts.Context) -> APIRouter:
         )
         if wanted.command is None:
             spec = dataclasses.replace(spec, command=LOGIN)
-        return answers.json(_shown(context, await context.execs.start(entry, spec)), 201)
+        run = contexts.logged(await context.execs.start(entry, spec))
+        return answers.json(_shown(context, run), 201)
 
     @router.get(
         "/sandboxes/{sandbox_id}/terminals",
@@ -94,7 +95,7 @@ def build(context: contexts.Context) -> APIRouter:
 
 
 def _terminal(context: contexts.Context, entry: entries.Entry, exec_id: str) -> execs.Exec:
-    run = context.execs.get(entry, exec_id)
+    run = contexts.logged(context.execs.get(entry, exec_id))
     if not run.tty:
         raise errors.NotFound(f"the exec {exec_id!r} has no terminal", kind="terminal", id=exec_id)
     return run
