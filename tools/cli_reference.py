@@ -26,19 +26,20 @@ Data goes to stdout and all else to stderr; `--json` prints JSON. After an error
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | an error: the server refused, nobody answered, a file cannot be read |
+| 1 | an error: the server refused, nobody answered, a file cannot be read; 125 from what runs a command |
 | 2 | wrong usage |
 | 130, 143, 129 | Ctrl-C, SIGTERM, SIGHUP: `run` has deleted its sandbox then, `exec` has killed its command |
 | 141 | whoever read the output has gone |
 
 What runs a command (`run`, `exec`, `shell`, `attach`, `code`) exits with the code of the command in the sandbox: 128 +
-signal if it was killed, 124 if its timeout passed, 126 or 127 if it cannot be started, 1 if it was lost with its
-sandbox. `attach`, and a shell that was left with Ctrl-P Ctrl-Q, end nothing in the sandbox.
+signal if it was killed, 124 if its timeout or the lease of its sandbox passed, 127 if there is no such command, 126 if
+it cannot be run, 125 after an error, if it was lost otherwise, or if it exited with 0 and some of its output had to go
+before it could be read. `attach`, and a shell that was left with Ctrl-P Ctrl-Q, end nothing in the sandbox.
 
 | variable | meaning |
 |---|---|
 | `TRAFORO_URL` | URL of the control plane or worker; default `http://127.0.0.1:8080` |
-| `TRAFORO_TOKEN` | token for a server in `prod` mode; each creates one sandbox |
+| `TRAFORO_TOKEN` | token for a server in `prod` mode; each creates one sandbox; `traforo token` signs one |
 | `TRAFORO_CONTROL_…`, `TRAFORO_WORKER_…` | settings of the two: the name of the flag in capitals |
 | `TRAFORO_JWT_SECRET` | secret of both: `prod` mode; there is no flag for it, as others can read command lines |
 

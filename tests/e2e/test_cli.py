@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,44 @@ def test_run_passes_much_output_through(up: Up) -> None:
     assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 200_001))
 
 
-@pytest.mark.parametrize("command,code", [(["no-such-command"], 127), (["/no/such"], 127), (["/etc/passwd"], 126)])
-def test_a_command_that_cannot_start(up: Up, command: list[str], code: int) -> None:
-    """As a shell would tell it, with words."""
-    done = up.run("run", "--", *command)
+@pytest.mark.parametrize(
+    "how,command,code,said",
+    [
+        ([], "no-such-command", 127, "no-such-command"),
+        ([], "/no/such", 127, "/no/such"),
+        ([], "/etc/passwd", 126, "/etc/passwd"),
+        ([], "/etc", 126, "/etc"),
+        (["--cwd", "/no/such"], "true", 125, "/no/such"),
+        (["--cwd", "/etc/passwd"], "true", 125, "/etc/passwd"),
+        (["--cwd", "/root", "--user", "user"], "true", 125, "/root"),
+        (["--user", "nobody-of-that-name"], "true", 125, "nobody-of-that-name"),
+        (["--image", "none"], "true", 125, "none"),
+    ],
+)
+def test_a_command_that_cannot_start(up: Up, how: list[str], command: str, code: int, said: str) -> None:
+    """As a shell would tell it, with words; 125 where it is not the command that is wrong."""
+    done = up.run("run", *how, "--", command)
     assert (done.returncode, done.stdout) == (code, b"")
     assert done.stderr.startswith(b"error: ")
-    assert command[0].encode() in done.stderr
+    assert said.encode() in done.stderr
+
+
+def test_the_end_of_a_lease_is_told(up: Up) -> None:
+    """As a time that passed, and not as a command that was lost."""
+    done = up.run("run", "--ttl", "1s", "--", "sh", "-c", "echo before; sleep 60")
+    assert (done.returncode, done.stdout) == (124, b"before\n")
+    assert done.stderr.startswith(b"note: the command was killed with its sandbox: its lease was over")
+
+
+def test_an_end_that_somebody_else_makes_is_told(up: Up, sandbox_id: str) -> None:
+    """Of whoever follows a command in it, without a terminal."""
+    exec_id = up.run("exec", "-d", sandbox_id, "--", "sleep", "60").stdout.decode().strip()
+    argv = [*TRAFORO, "attach", sandbox_id, exec_id]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, env=up.environment()) as process:
+        assert up.run("delete", sandbox_id).returncode == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b"note: the command was killed with its sandbox: it was deleted\n"
+        assert process.wait(30) == 125
 
 
 def test_a_deadline_ends_the_command(up: Up) -> None:
@@ -86,6 +118,38 @@ def test_a_sandbox_from_create_to_delete(up: Up, sandbox_id: str) -> None:
     assert json.loads(up.run("delete", "--json", sandbox_id).stdout) == {"deleted": [sandbox_id]}
     assert state(up, sandbox_id) == "stopped"
     assert sandbox_id not in up.run("list", "-q").stdout.decode().split()
+
+
+def test_the_end_of_an_id_is_enough(up: Up, sandbox_id: str) -> None:
+    """That which the list shows."""
+    shown = [line.split()[0] for line in up.run("list").stdout.decode().splitlines()]
+    assert sandbox_id[-8:] in shown
+    assert json.loads(up.run("get", sandbox_id[-8:], "--json").stdout)["sandbox_id"] == sandbox_id
+    assert up.run("exec", sandbox_id[-8:].lower(), "--", "echo", "x").stdout == b"x\n"
+
+
+def test_logs_of_the_end_and_what_came_after(up: Up, sandbox_id: str) -> None:
+    """The last lines, and from a cursor on what an earlier reading did not see."""
+    assert up.run("exec", sandbox_id, "--", "seq", "1", "5000").returncode == 0
+    assert up.run("logs", "--tail", "2", sandbox_id).stdout == b"4999\n5000\n"
+    cursor = json.loads(up.run("logs", "--tail", "1", "--json", sandbox_id).stdout)["cursor"]
+    exec_id = json.loads(up.run("ps", "-a", "--json", sandbox_id).stdout)["execs"][0]["exec_id"]
+    assert up.run("logs", "--tail", "2", sandbox_id, exec_id).stdout == b"4999\n5000\n"
+    assert up.run("attach", "--tail", "1", sandbox_id, exec_id).stdout == b"5000\n"
+    assert up.run("exec", sandbox_id, "--", "echo", "later").returncode == 0
+    assert up.run("logs", "--cursor", cursor, sandbox_id).stdout == b"later\n"
+
+
+def test_a_url_of_a_port_opens(up: Up, sandbox_id: str) -> None:
+    """As it is printed."""
+    assert (
+        up.run("exec", "-d", "--cwd", "/etc", sandbox_id, "--", "python3", "-m", "http.server", "8000").returncode == 0
+    )
+    script = "import socket, time\nwhile socket.socket().connect_ex(('127.0.0.1', 8000)): time.sleep(0.02)"
+    assert up.run("code", sandbox_id, "-c", script).returncode == 0
+    url = up.run("port", "url", sandbox_id, "8000", "/hostname?x=1").stdout.decode().strip()
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.status == 200
 
 
 def test_exec_keeps_what_was_done(up: Up, sandbox_id: str) -> None:
@@ -120,9 +184,9 @@ def test_files_are_copied_and_given_away(up: Up, sandbox_id: str) -> None:
 def test_an_end_is_told_with_its_reason(up: Up, sandbox_id: str) -> None:
     """Whatever is asked of a sandbox that has ended."""
     assert up.run("delete", sandbox_id).returncode == 0
-    for arguments in (["exec", sandbox_id, "--", "true"], ["files", "list", sandbox_id]):
+    for arguments, code in ((["exec", sandbox_id, "--", "true"], 125), (["files", "list", sandbox_id], 1)):
         done = up.run(*arguments)
-        assert (done.returncode, done.stderr) == (1, b"error: cannot use the sandbox: it is stopped (deleted)\n")
+        assert (done.returncode, done.stderr) == (code, b"error: cannot use the sandbox: it is stopped (deleted)\n")
 
 
 def test_cp_there_and_back(up: Up, sandbox_id: str, tmp_path: Path) -> None:
@@ -147,11 +211,11 @@ def test_cp_of_a_tree(up: Up, sandbox_id: str, tmp_path: Path) -> None:
 
 
 def test_errors_have_one_line(up: Up, sandbox_id: str) -> None:
-    """And exit with 1."""
+    """And exit with 1, or with 125 where 1 may be that of a command."""
     unknown = sandbox_id[:-1] + ("0" if sandbox_id[-1] != "0" else "1")
-    for arguments in (["get", unknown], ["exec", unknown, "--", "true"], ["get", "nonsense"]):
+    for arguments, code in ((["get", unknown], 1), (["exec", unknown, "--", "true"], 125), (["get", "nonsense"], 1)):
         done = up.run(*arguments)
-        assert (done.returncode, done.stdout) == (1, b"")
+        assert (done.returncode, done.stdout) == (code, b"")
         assert done.stderr.startswith(b"error: ")
 
 

@@ -81,6 +81,6 @@ def test_nobody_else_gets_in(closed: servers.Up) -> None:
 def test_the_command_line_takes_a_token(closed: servers.Up) -> None:
     """From the environment; without one it says what is missing."""
     done = closed.run("run", "--", "true")
-    assert (done.returncode, done.stderr.startswith(b"error: ")) == (1, True)
+    assert (done.returncode, done.stderr.startswith(b"error: ")) == (125, True)
     done = closed.run("run", "--", "sh", "-c", "echo hello; exit 3", token=mint())
     assert (done.returncode, done.stdout) == (3, b"hello\n")

@@ -2,7 +2,7 @@
 
 Only the command that was asked for is imported, so `traforo --help` is quick and a client needs nothing of the server.
 Data goes to stdout and all else to stderr. Exit codes: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C; what
-runs a command exits as the command in the sandbox did.
+runs a command exits as the command in the sandbox did, and with 125 for an error.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import cyclopts
 import traforo
 from traforo.cli import printers, problems, streams, usages
 
+ERROR = 1
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -33,6 +34,8 @@ class Command:
     group: cyclopts.Group
     summary: str
     """First line of its help, here so that the list of commands needs no module."""
+    error: int = ERROR
+    """Exit code after an error: another one where 1 may be that of a command in a sandbox."""
 
     @property
     def module(self) -> str:
@@ -50,18 +53,19 @@ COMMANDS = (
     Command("up", SERVERS, "Run a control plane and a worker on this machine."),
     Command("control", SERVERS, "Run a control plane."),
     Command("worker", SERVERS, "Run a worker."),
-    Command("run", SANDBOXES, "Run a command in a new sandbox, and delete the sandbox."),
+    Command("token", SERVERS, "Sign a token for a server in prod mode."),
+    Command("run", SANDBOXES, "Run a command in a new sandbox, and delete the sandbox.", streams.FAILED),
     Command("create", SANDBOXES, "Create a sandbox and print its id."),
     Command("list", SANDBOXES, "List your sandboxes, newest first."),
     Command("get", SANDBOXES, "Show one sandbox."),
     Command("renew", SANDBOXES, "Let a sandbox live longer, or shorter."),
     Command("delete", SANDBOXES, "Delete sandboxes."),
-    Command("exec", COMMANDS_IN, "Run a command in a sandbox."),
-    Command("shell", COMMANDS_IN, "Open a shell in a sandbox, or in a new one."),
-    Command("attach", COMMANDS_IN, "Connect this terminal to a command that runs."),
+    Command("exec", COMMANDS_IN, "Run a command in a sandbox.", streams.FAILED),
+    Command("shell", COMMANDS_IN, "Open a shell in a sandbox, or in a new one.", streams.FAILED),
+    Command("attach", COMMANDS_IN, "Connect this terminal to a command that runs.", streams.FAILED),
     Command("ps", COMMANDS_IN, "List the commands of a sandbox."),
     Command("kill", COMMANDS_IN, "Send a signal to commands of a sandbox."),
-    Command("code", COMMANDS_IN, "Run code in a sandbox."),
+    Command("code", COMMANDS_IN, "Run code in a sandbox.", streams.FAILED),
     Command("context", COMMANDS_IN, "Use interpreters that keep what was defined."),
     Command("cp", INSIDE, "Copy files and directories into a sandbox or out of it."),
     Command("files", INSIDE, "Look at and change the files of a sandbox."),
@@ -134,6 +138,7 @@ def _run(arguments: list[str]) -> int:
     from traforo.domain.errors import TraforoError as ServerError
     from traforo.sdk.errors import TraforoError as ClientError
 
+    failed = next((command.error for command in COMMANDS if command.name in arguments[:1]), ERROR)
     try:
         code = _called(arguments)
         sys.stdout.flush()
@@ -142,22 +147,22 @@ def _run(arguments: list[str]) -> int:
         return USAGE
     except ClientError as error:
         printers.error(*problems.told(error))
-        return 1
+        return failed
     except ServerError as error:
         printers.error(error.message, error.hint)
-        return 1
+        return failed
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "traforo":
             raise
         printers.error(f"this command needs {error.name!r}", "install the server: pip install 'traforo[server]'")
-        return 1
+        return failed
     except BrokenPipeError:
         raise
     except streams.Left as left:
         return left.exit_code
     except OSError as error:
         printers.error(_system(error))
-        return 1
+        return failed
     return code if isinstance(code, int) else 0
 
 

@@ -1,4 +1,4 @@
-"""Copies between this machine and a sandbox: which side is which, files as they are and directories as archives."""
+"""Copies between this machine and a sandbox: which side is which, and the name that a copy gets within a directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from traforo.cli import archives, meters, printers
+from traforo.cli import meters, printers
 
 if TYPE_CHECKING:
     from traforo.sdk import Files
@@ -49,12 +49,9 @@ def upload(files: Files, source: str, target: str, *, user: str | None) -> None:
     facts = local.stat()
     if target.endswith("/") or files.stat(target, user=user).type == "directory":
         target = posixpath.join(target, local.resolve().name)
-    if stat.S_ISDIR(facts.st_mode):
-        with meters.Meter(source, archives.total(local) if sys.stderr.isatty() else None) as meter:
-            files.untar(target, archives.pack(local, meter.add), user=user)
-        return
+    mode = None if stat.S_ISDIR(facts.st_mode) else stat.S_IMODE(facts.st_mode)
     with meters.Meter(source) as meter:
-        files.upload(local, target, user=user, mode=stat.S_IMODE(facts.st_mode), progress=meter.set)
+        files.upload(local, target, user=user, mode=mode, progress=meter.set if sys.stderr.isatty() else None)
 
 
 def download(files: Files, source: str, target: str, *, user: str | None) -> None:
@@ -67,15 +64,19 @@ def download(files: Files, source: str, target: str, *, user: str | None) -> Non
     local = Path(target)
     if local.is_dir() or target.endswith("/"):
         name = posixpath.basename(posixpath.normpath(source))
-        local /= archives.safe_parts(name)[0]
+        if not name:
+            raise printers.UsageError(f"cannot copy {source!r} into a directory: it has no name", "name the copy")
+        local /= name
     facts = files.stat(source, user=user)
     with meters.Meter(source) as meter:
-        if facts.type == "directory":
-            archives.unpack(files.tar(source, user=user), local, meter.add)
-        else:
-            files.download(source, local, user=user, progress=meter.set if sys.stderr.isatty() else None)
-            if facts.mode is not None and local.is_file():  # a link says nothing of who may read what it leads to
-                local.chmod(facts.mode & 0o777 if facts.type == "file" else 0o600)
+        shown = meter.set if sys.stderr.isatty() else None
+        files.download(source, local, user=user, progress=shown, skipped=_skipped)
+    if facts.mode is not None and local.is_file():  # a link says nothing of who may read what it leads to
+        local.chmod(facts.mode & 0o777 if facts.type == "file" else 0o600)
+
+
+def _skipped(name: str) -> None:
+    printers.note(f"note: skipped {name!r}: a link that leads out of the directory")
 
 
 def _read(meter: meters.Meter) -> Iterator[bytes]:

@@ -7,16 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from traforo.cli import durations, printers
 
 Url = Annotated[str | None, Parameter(help="URL of the server [default: TRAFORO_URL, else http://127.0.0.1:8080].")]
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON.")]
-SandboxId = Annotated[str, Parameter(help="Id of the sandbox, in either spelling.")]
+SandboxId = Annotated[str, Parameter(help="Id of the sandbox, or as much of its end as tells it from your others.")]
 ExecId = Annotated[str, Parameter(help="Id of the command, as `traforo ps` shows it.")]
 Follow = Annotated[
     bool, Parameter(name=["--follow", "-f"], negative="", show_default=False, help="Go on with what comes.")
+]
+Limit = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+Tail = Annotated[
+    int | None,
+    Parameter(
+        name=["--tail", "-n"],
+        negative="",
+        validator=validators.Number(gte=0),
+        help="Only so many lines of what there is already [default: all].",
+    ),
 ]
 Interactive = Annotated[
     bool,

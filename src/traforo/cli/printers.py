@@ -77,17 +77,24 @@ def pairs(facts: Sequence[tuple[str, object]]) -> None:
     """Print names and values, one pair a line."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        print(f"{name:<{width}}  {'-' if value is None or value == '' else shown(value)}")
+        text = ("no", "yes")[value] if isinstance(value, bool) else value
+        print(f"{name:<{width}}  {'-' if text is None or text == '' else shown(text)}")
 
 
 def distance(moment: datetime, now: datetime) -> str:
     """Return how far a time is from now, in one unit: `in 12 min`, `3 h ago`."""
     seconds = (moment - now).total_seconds()
-    size = abs(seconds)
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
-        if size < limit:
-            amount = f"{size / unit:.0f} {name}"
-            break
-    else:
-        amount = f"{size / 86400:.0f} d"
+    amount = span(float(round(abs(seconds))))
     return f"in {amount}" if seconds >= 0 else f"{amount} ago"
+
+
+def span(seconds: float) -> str:
+    """Return how long something takes, in one unit: `15 ms`, `2.5 s`, `12 min`, `3 h`."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{round(seconds, 1):g} s"
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} d"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from traforo.cli import printers, streams, terminals
+from traforo.cli import names, printers, streams, terminals
 
 if TYPE_CHECKING:
     from traforo.sdk import AsyncAttachment, AsyncClient, AsyncSandbox
@@ -25,8 +25,10 @@ def run(
     """Start a command, or the user's shell, on a terminal and return the exit code for this program."""
     from traforo.sdk import errors
 
+    whole_id = _whole(sandbox_id, url)
+
     async def main(client: AsyncClient) -> int:
-        sandbox = await _connected(client, sandbox_id, sandbox_token)
+        sandbox = await _connected(client, whole_id, sandbox_token)
         rows, columns = terminals.size()
         started = await sandbox.terminals.create(command or None, rows=rows, columns=columns, **how)
         try:
@@ -34,7 +36,7 @@ def run(
         except BaseException:
             await started.kill()
             raise
-        return await _lend(sandbox_id, attached, detach_keys, interactive=interactive)
+        return await _lend(sandbox, attached, detach_keys, interactive=interactive)
 
     try:
         return asyncio.run(_with_client(url, main))
@@ -47,13 +49,21 @@ def attach(
     sandbox_id: str, exec_id: str, *, cursor: int, detach_keys: bytes, interactive: bool, url: str | None
 ) -> int:
     """Connect to a command that runs on a terminal and return the exit code for this program."""
+    whole_id = _whole(sandbox_id, url)
 
     async def main(client: AsyncClient) -> int:
-        sandbox = await _connected(client, sandbox_id, None)
+        sandbox = await _connected(client, whole_id, None)
         attached = await sandbox.terminals.attach(exec_id, cursor=cursor)
-        return await _lend(sandbox_id, attached, detach_keys, interactive=interactive)
+        return await _lend(sandbox, attached, detach_keys, interactive=interactive)
 
     return asyncio.run(_with_client(url, main))
+
+
+def _whole(sandbox_id: str, url: str | None) -> str:
+    from traforo.sdk import Client
+
+    with Client(url) as client:
+        return names.whole(sandbox_id, client)
 
 
 async def _with_client(url: str | None, main: Any) -> int:
@@ -69,16 +79,26 @@ async def _connected(client: AsyncClient, sandbox_id: str, token: str | None) ->
     return await AsyncSandbox.connect(sandbox_id, sandbox_token=token, client=client)
 
 
-async def _lend(sandbox_id: str, attached: AsyncAttachment, keys: bytes, *, interactive: bool) -> int:
+async def _lend(sandbox: AsyncSandbox, attached: AsyncAttachment, keys: bytes, *, interactive: bool) -> int:
     async with attached:
         try:
-            outcome = await terminals.session(attached, detach_keys=keys, interactive=interactive)
+            ended = await terminals.session(attached, detach_keys=keys, interactive=interactive)
         except streams.Left:
             if not interactive:  # nobody could come back to it by mistake: as `exec` without a terminal
                 await attached.kill()
             raise
-    if isinstance(outcome, int):
-        return outcome
-    printers.note("")  # the cursor stands behind a prompt
-    printers.note(f"detached: `traforo attach {sandbox_id} {attached.id}` comes back to it")
-    return 0
+    if ended is None:
+        printers.note("")  # the cursor stands behind a prompt
+        printers.note(f"detached: `traforo attach {sandbox.id} {attached.id}` comes back to it")
+        return 0
+    end, code = ended
+    return streams.exit_code(end, code, await _end_reason(sandbox) if end == "lost" else None)
+
+
+async def _end_reason(sandbox: AsyncSandbox) -> str | None:
+    from traforo.sdk import errors
+
+    try:
+        return (await sandbox.info()).reason
+    except errors.TraforoError:
+        return None

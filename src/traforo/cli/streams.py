@@ -10,17 +10,27 @@ from typing import TYPE_CHECKING, Any
 from traforo.cli import printers
 
 if TYPE_CHECKING:
-    from traforo.sdk import Exec, Frame
+    from traforo.sdk import Exec, Frame, Sandbox
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-LOST = 1
+FAILED = 125
+"""It says nothing about the command: it was not started, or nobody knows how it ended. As `env` and `timeout` do."""
+TIME_PASSED = 124
 BLOCK_BYTES = 64 * 1024
 _NOTES = {
     "timed_out": "the command and all it started were killed: its timeout passed",
     "out_of_memory": "the command was killed: the sandbox was out of memory",
-    "lost": "the command was lost: the sandbox ended while it ran",
+    "lost": "the command was lost: nobody knows how it ended",
 }
+_REASONS = {
+    "deleted": "it was deleted",
+    "expired": "its lease was over; `--ttl` and `traforo renew` make it longer",
+    "idle": "it had been idle for as long as it may be",
+    "out_of_memory": "it was out of memory",
+    "worker_stopped": "its worker was stopped",
+}
+"""Why a sandbox ended, with all that ran in it."""
 
 
 class Left(BaseException):
@@ -31,14 +41,15 @@ class Left(BaseException):
         self.exit_code = 128 + number
 
 
-def follow(execution: Exec, *, kill: bool = True) -> int:
-    """Write its output to stdout and stderr until it ends, and return the exit code for this process.
+def follow(execution: Exec, sandbox: Sandbox, *, cursor: int | None = None, kill: bool = True) -> int:
+    """Write its output, from a cursor on, until it ends, and return the exit code for this process.
 
     Raises BrokenPipeError when nobody reads any more; then the command is killed, as a pipe would have done.
     """
     end: dict[str, Any] = {}
+    gone_before = execution.dropped
     try:
-        for frame in execution.output():
+        for frame in execution.output(cursor):
             if frame.type == "exit":
                 end = end_of(frame)
             elif frame.type in {"stdout", "stderr"}:
@@ -49,12 +60,24 @@ def follow(execution: Exec, *, kill: bool = True) -> int:
         if kill:
             execution.kill()
         raise
-    if execution.dropped:
-        printers.note(f"note: {execution.dropped} bytes of older output were gone before they could be read")
+    if gone := execution.dropped - gone_before:
+        printers.note(f"note: {gone} bytes of older output were gone before they could be read")
     if "end" not in end or "exit_code" not in end:
         result = execution.wait()
         end = {"end": result.end, "exit_code": result.exit_code}
-    return exit_code(end["end"], end["exit_code"])
+    code = exit_code(end["end"], end["exit_code"], end_reason(sandbox) if end["end"] == "lost" else None)
+    # Whoever started it and gets 0 takes the output for whole. What was there before one attached is another matter.
+    return FAILED if gone and kill and code == 0 else code
+
+
+def end_reason(sandbox: Sandbox) -> str | None:
+    """Return why a sandbox has ended; None if it has not, or nobody can tell."""
+    from traforo.sdk import errors
+
+    try:
+        return sandbox.info().reason
+    except errors.TraforoError:
+        return None
 
 
 def feed(execution: Exec) -> Feeder:
@@ -100,17 +123,25 @@ def end_of(frame: Frame) -> dict[str, Any]:
     return messages.end_of(frame)
 
 
-def exit_code(end: str | None, code: int | None) -> int:
-    """Return the exit code that tells how a command ended, with a note where a number alone would mislead."""
+def exit_code(end: str | None, code: int | None, reason: str | None = None) -> int:
+    """Return the exit code that tells how a command ended, with a note where a number alone would mislead.
+
+    `reason` is why its sandbox has ended, where that took the command along.
+    """
+    if end == "lost" and reason in _REASONS:
+        printers.note(f"note: the command was killed with its sandbox: {_REASONS[reason]}")
+        return TIME_PASSED if reason == "expired" else FAILED
     if end in _NOTES:
         printers.note(f"note: {_NOTES[end]}")
-    return LOST if code is None else code & 0xFF
+    return FAILED if code is None else code & 0xFF
 
 
 def start_failure(stage: str | None, errno_name: str | None) -> int:
-    """Return the exit code for a command that could not be started, as a shell would choose it."""
+    """Return the exit code for a command that could not be started: 127 and 126 as a shell, 125 where it is not the
+    command that is missing.
+    """
     if stage != "exec":
-        return 1
+        return FAILED
     return NOT_FOUND if errno_name in {"ENOENT", "ENOTDIR"} else NOT_EXECUTABLE
 
 

@@ -22,7 +22,6 @@ from traforo.cli import printers, streams
 if TYPE_CHECKING:
     from traforo.sdk import AsyncAttachment
 
-DETACHED = "detached"
 READ_BYTES = 64 * 1024
 _WAITING_BLOCKS = 64
 _LEAVE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -122,8 +121,10 @@ def raw(descriptor: int) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, former)
 
 
-async def session(attached: AsyncAttachment, *, detach_keys: bytes, interactive: bool = True) -> int | str:
-    """Lend this terminal to a command until it ends, and return its exit code; `DETACHED` if somebody left it.
+async def session(
+    attached: AsyncAttachment, *, detach_keys: bytes, interactive: bool = True
+) -> tuple[str | None, int | None] | None:
+    """Lend this terminal to a command until it ends, and return its end and exit code; None if somebody left it.
 
     Raises `streams.Left` after a signal asked this program to end: the command goes on. Raises `TraforoError`.
     """
@@ -154,7 +155,7 @@ async def session(attached: AsyncAttachment, *, detach_keys: bytes, interactive:
         modes = Modes()
         try:
             outcome = await _output(attached, lent, modes)
-            if isinstance(outcome, int):  # it has put the terminal back by itself, as far as it wants to
+            if outcome is not None:  # it has put the terminal back by itself, as far as it wants to
                 modes = Modes()
             return outcome
         except asyncio.CancelledError:
@@ -170,7 +171,7 @@ async def session(attached: AsyncAttachment, *, detach_keys: bytes, interactive:
                 await sender
 
 
-async def _output(attached: AsyncAttachment, lent: _Lent, modes: Modes) -> int | str:
+async def _output(attached: AsyncAttachment, lent: _Lent, modes: Modes) -> tuple[str | None, int | None] | None:
     end: dict[str, Any] = {}
     async with contextlib.aclosing(attached.output()) as frames:
         async for frame in frames:
@@ -181,11 +182,11 @@ async def _output(attached: AsyncAttachment, lent: _Lent, modes: Modes) -> int |
                 modes.take(frame.data)
                 streams.write_whole(stream.fileno(), frame.data)
     if lent.detached:
-        return DETACHED
-    if "exit_code" not in end:
+        return None
+    if "end" not in end or "exit_code" not in end:
         result = await attached.result()
-        end = {"end": result.end, "exit_code": result.exit_code}
-    return streams.exit_code(end.get("end"), end["exit_code"])
+        return result.end, result.exit_code
+    return end["end"], end["exit_code"]
 
 
 class _Lent:

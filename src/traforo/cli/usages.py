@@ -27,6 +27,10 @@ def explained(app: cyclopts.App, arguments: Sequence[str], error: cyclopts.Cyclo
     if type(error) is exceptions.MissingArgumentError and error.argument is not None:
         name = error.keyword or error.argument.name
         return f"{name} needs a value" if name.startswith("-") else f"{name} is missing", _help(chain)
+    if isinstance(error, exceptions.CoercionError) and error.token is not None and error.target_type in {int, float}:
+        name = error.token.keyword or (error.argument.name if error.argument is not None else "an argument")
+        kind = "a whole number" if error.target_type is int else "a number"
+        return f"{name} is not {kind}: {error.token.value!r}", _help(chain)
     text = str(error)
     return text[:1].lower() + text[1:].removesuffix("."), _help(chain)
 

@@ -70,6 +70,8 @@ def test_every_command_has_its_help(command: cli.Command, traforo: Run) -> None:
         (["kill", "sbx_1", "exec_1", "--tag", "a"], "too much to signal"),
         (["files", "remove", "sbx_1"], "nothing to remove"),
         (["context", "delete", "sbx_1"], "nothing to delete"),
+        (["attach", "sbx_1", "exec_1", "--tail", "1", "--cursor", "1"], "too much to begin with"),
+        (["token"], "CLIENT is missing"),
         (["code", "sbx_1"], "give the code once"),
         (["code", "sbx_1", "f", "-c", "1"], "give the code once"),
         (["context", "fly"], "fly"),
@@ -114,6 +116,10 @@ def test_wrong_usage_exits_with_2(arguments: list[str], said: str, traforo: Run)
         (["context", "fly"], "unknown command 'fly'", "context"),
         (["files", "sta", "sbx_1"], "unknown command 'sta'; did you mean stat?", "files"),
         (["create", "--ttl", "soon"], "cannot read 'soon' as a time", "create"),
+        (["create", "--cpu", "many"], "--cpu is not a number: 'many'", "create"),
+        (["port", "url", "sbx_1", "http"], "PORT is not a whole number: 'http'", "port url"),
+        (["list", "--limit", "0"], "--limit", "list"),
+        (["list", "--state", "asleep"], "--state", "list"),
     ],
 )
 def test_wrong_usage_is_told_in_plain_words(arguments: list[str], said: str, hint: str, traforo: Run) -> None:

@@ -42,14 +42,32 @@ def test_a_table_is_as_wide_as_it_has_to_be(
 
 def test_pairs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     """A name and its value a line."""
-    printers.pairs([("a", 1), ("long", None)])
-    assert capsys.readouterr().out == "a     1\nlong  -\n"
+    printers.pairs([("a", 1), ("long", None), ("b", False), ("c", True)])
+    assert capsys.readouterr().out == "a     1\nlong  -\nb     no\nc     yes\n"
 
 
 @pytest.mark.parametrize(
     "seconds,expected",
-    [(0, "in 0 s"), (89, "in 89 s"), (-600, "10 min ago"), (7200, "in 2 h"), (-86400 * 9, "9 d ago")],
+    [
+        (0.0, "0 s"),
+        (0.0154, "15 ms"),
+        (2.04, "2 s"),
+        (2.46, "2.5 s"),
+        (42.4, "42 s"),
+        (600.0, "10 min"),
+        (7200.0, "2 h"),
+        (86400.0 * 9, "9 d"),
+    ],
 )
-def test_distance(seconds: int, expected: str) -> None:
+def test_span(seconds: float, expected: str) -> None:
+    """In one unit that reads well, more exact where it is short."""
+    assert printers.span(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    "seconds,expected",
+    [(0, "in 0 s"), (1.6, "in 2 s"), (89, "in 89 s"), (-600, "10 min ago"), (7200, "in 2 h"), (-86400 * 9, "9 d ago")],
+)
+def test_distance(seconds: float, expected: str) -> None:
     """In one unit that reads well."""
     assert printers.distance(NOW + timedelta(seconds=seconds), NOW) == expected

@@ -28,6 +28,22 @@ def test_the_reason_of_an_end_is_told(error: errors.TraforoError, message: str) 
 
 
 @pytest.mark.parametrize(
+    "field,message,said",
+    [
+        ("ttl_seconds", "cannot read 'ttl_seconds' in the body: it is too long", "cannot use --ttl: it is too long"),
+        ("memory_mib", "cannot read 'memory_mib' in the body: no", "cannot use --memory-mib: no"),
+        ("path", "cannot read 'path' in the query: a path is absolute", "cannot use the path: a path is absolute"),
+        ("cpu", "cannot use cpu 9: this machine has 2", "cannot use cpu 9: this machine has 2"),
+        ("frob", "cannot read 'frob' in the body: no", "cannot read 'frob' in the body: no"),
+        (None, "cannot read the body: no", "cannot read the body: no"),
+    ],
+)
+def test_a_field_is_named_as_its_option(field: str | None, message: str, said: str) -> None:
+    """Where there is one, and the server says that it is the field."""
+    assert problems.told(errors.InvalidRequest(message, fields={"field": field})) == (said, None)
+
+
+@pytest.mark.parametrize(
     "error,hint",
     [
         (errors.TraforoError("no"), None),
@@ -45,7 +61,12 @@ def test_the_reason_of_an_end_is_told(error: errors.TraforoError, message: str) 
             errors.ConnectionFailed("no", hint="it may run: `list_execs()` shows it"),
             "it may run: `traforo ps ID` shows it",
         ),
-        (errors.Unauthenticated("no"), "TRAFORO_TOKEN holds the token; each one creates a single sandbox"),
+        (
+            errors.Unauthenticated("no"),
+            "TRAFORO_TOKEN holds the token, and each creates one sandbox; `traforo token` signs one with the secret",
+        ),
+        (errors.MalformedId("malformed sandbox id 'x'"), "`traforo list` shows the ids of yours"),
+        (errors.MalformedId("malformed exec id 'x'"), None),
         (
             errors.ConnectionFailed("no", hint="`get_exec('exec_1')`", fields={"exec_id": "exec_1"}),
             "it may still run: `traforo attach ID exec_1` comes back to it",

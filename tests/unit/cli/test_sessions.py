@@ -11,6 +11,8 @@ import pytest
 from tests.fakes.commands import FakeSandbox, wait_until
 from tests.fakes.servers import FakeServer
 from tests.typists import Typist, typist
+from tests.unit.cli.conftest import Done
+from traforo.cli import terminals
 
 ARGV = (sys.executable, "-m", "traforo.cli")
 PROMPT = b"# " if os.getuid() == 0 else b"$ "
@@ -56,14 +58,21 @@ def test_a_shell_is_typed_to(sandbox: FakeSandbox, opened: Open) -> None:
 
 
 def test_detaching_leaves_it_running(sandbox: FakeSandbox, opened: Open) -> None:
-    """And says how to come back; whoever comes back sees what was shown."""
-    with opened("exec", "-it", sandbox.sandbox_id, "--", "sh", "-c", "echo fir''st; read x; echo got $x") as person:
+    """And says how to come back; whoever comes back sees what was shown, or the end of it."""
+    with opened(
+        "exec", "-it", sandbox.sandbox_id[-6:], "--", "sh", "-c", "echo fir''st; read x; echo got $x"
+    ) as person:
         person.until(b"first")
         person.type(b"\x10\x11")
         assert person.wait() == 0
     (execution,) = sandbox.execs.values()
     assert f"traforo attach {sandbox.sandbox_id} {execution.exec_id}".encode() in person.seen
     assert execution.code is None
+    with opened("attach", "--tail", "0", sandbox.sandbox_id, execution.exec_id) as person:
+        wait_until(lambda: person.raw)
+        person.type(b"\x10\x11")
+        assert person.wait() == 0
+    assert b"first" not in person.seen
     with opened("attach", sandbox.sandbox_id, execution.exec_id) as person:
         person.until(b"first")
         person.type(b"it\r")
@@ -142,3 +151,18 @@ def test_a_connection_that_breaks_is_made_anew(worker: FakeServer, sandbox: Fake
         person.until(b"three")
         assert person.wait() == 0
     assert person.seen.count(b"one") == 1
+
+
+@pytest.mark.parametrize("state,said", [("stopped", "killed with its sandbox: it was deleted"), ("running", "lost")])
+def test_a_terminal_that_ended_with_its_sandbox(
+    state: str, said: str, sandbox: FakeSandbox, traforo: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why is told, once the terminal has been put back."""
+
+    async def session(*_: object, **__: object) -> tuple[str, None]:
+        sandbox.state = state
+        return "lost", None
+
+    monkeypatch.setattr(terminals, "session", session)
+    done = traforo("exec", "-t", sandbox.sandbox_id, "--", "sleep", "60")
+    assert (done.code, said in done.said, done.said.count("\n")) == (125, True, 1)

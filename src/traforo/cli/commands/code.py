@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from traforo.cli import interrupts, options, printers, streams
+from traforo.cli import interrupts, names, options, printers, streams
 
 Code = Annotated[str | None, Parameter(name=["--code", "-c"])]
 
@@ -39,15 +39,15 @@ def code(
         env: Environment of the code.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox, errors
+    from traforo.sdk import Client, errors
 
     text = source(file, code, "traforo code ID -c 'print(1)'")
     with interrupts.handled(), Client(url) as client:
         try:
             limit: dict[str, Any] = {} if start.timeout is None else {"timeout": start.timeout}
-            result = Sandbox.connect(sandbox, client=client).run_code(
-                text, language, env=options.variables(env), cwd=start.cwd, user=start.user, **limit
-            )
+            found = names.sandbox(sandbox, client)
+            result = found.run_code(text, language, env=options.variables(env), cwd=start.cwd, user=start.user, **limit)
+            reason = streams.end_reason(found) if result.end == "lost" else None
         except errors.SyntaxRejected as error:
             sys.stderr.write(error.fields.get("stderr") or f"{error.message}\n")
             return 1
@@ -56,7 +56,7 @@ def code(
     sys.stdout.write(result.stdout)
     sys.stdout.flush()
     sys.stderr.write(result.stderr)
-    return streams.exit_code(result.end, result.exit_code)
+    return streams.exit_code(result.end, result.exit_code, reason)
 
 
 def source(file: str | None, text: str | None, example: str) -> str:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 from cyclopts import Parameter
 
 from traforo import cli
-from traforo.cli import durations, interrupts, options, printers
+from traforo.cli import durations, interrupts, names, options, printers
 from traforo.cli.commands import code as codes
 
 if TYPE_CHECKING:
     from traforo.sdk import CodeResult
 
-COLUMNS = ("context id", "name", "runtime", "status", "runs", "user", "cwd")
+COLUMNS = ("context id", "name", "language", "status", "runs", "user", "cwd")
 ContextId = Annotated[str, Parameter(help="Id of the context.")]
 
 
@@ -24,7 +24,7 @@ def create(
     sandbox: options.SandboxId,
     /,
     *,
-    runtime: Literal["python", "node", "bash"] = "python",
+    language: Literal["python", "node", "bash"] = "python",
     cwd: str | None = None,
     user: str | None = None,
     name: str | None = None,
@@ -38,7 +38,7 @@ def create(
 
     Args:
         sandbox: Id of the sandbox.
-        runtime: What it understands.
+        language: What it understands.
         cwd: Directory to start in [default: the user's home].
         user: User, a name or a number [default: the image's].
         name: A name for people.
@@ -46,11 +46,11 @@ def create(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        contexts = Sandbox.connect(sandbox, client=client).contexts
-        made = contexts.create(runtime, cwd=cwd, user=user, name=name, env=options.variables(env) or None)
+        contexts = names.sandbox(sandbox, client).contexts
+        made = contexts.create(language, cwd=cwd, user=user, name=name, env=options.variables(env) or None)
         if json:
             printers.document(results.as_json(made.info()))
         else:
@@ -65,10 +65,10 @@ def list_(sandbox: options.SandboxId, /, *, url: options.Url = None, json: optio
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        found = Sandbox.connect(sandbox, client=client).contexts.list()
+        found = names.sandbox(sandbox, client).contexts.list()
     if json:
         printers.document({"contexts": results.as_json(found)})
         return
@@ -102,12 +102,12 @@ def run(
         url: URL of the server.
         json: Print the whole result as JSON, in place of all else.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     text = codes.source(file, code, "traforo context run ID CONTEXT -c 'print(1)'")
     limit: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
     with interrupts.handled(), Client(url) as client, _dead_is_told(sandbox, context):
-        found = Sandbox.connect(sandbox, client=client).contexts.get(context)
+        found = names.sandbox(sandbox, client).contexts.get(context)
         try:
             if json:
                 result = found.run(text, **limit)
@@ -172,10 +172,10 @@ def interrupt(sandbox: options.SandboxId, context: ContextId, /, *, url: options
         context: Id of the context.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client, _dead_is_told(sandbox, context):
-        Sandbox.connect(sandbox, client=client).contexts.get(context).interrupt()
+        names.sandbox(sandbox, client).contexts.get(context).interrupt()
 
 
 def restart(sandbox: options.SandboxId, context: ContextId, /, *, url: options.Url = None) -> None:
@@ -186,10 +186,10 @@ def restart(sandbox: options.SandboxId, context: ContextId, /, *, url: options.U
         context: Id of the context.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client:
-        Sandbox.connect(sandbox, client=client).contexts.get(context).restart()
+        names.sandbox(sandbox, client).contexts.get(context).restart()
 
 
 def delete(sandbox: options.SandboxId, /, *contexts: ContextId, url: options.Url = None) -> None:
@@ -200,12 +200,12 @@ def delete(sandbox: options.SandboxId, /, *contexts: ContextId, url: options.Url
         contexts: Ids of the contexts.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     if not contexts:
         raise printers.UsageError("nothing to delete", "name contexts by id: `traforo context list` has them")
     with Client(url) as client:
-        found = Sandbox.connect(sandbox, client=client).contexts
+        found = names.sandbox(sandbox, client).contexts
         for context_id in contexts:
             found.get(context_id).delete()
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import copies, options, printers
+from traforo.cli import copies, names, options, printers
 
 
 def cp(
@@ -22,8 +22,8 @@ def cp(
 
     One side is `ID:/path`, the other a local path: `traforo cp data.csv $ID:/data/data.csv`, `traforo cp $ID:/out .`.
     A target that is a directory gets the source below its own name. `-` is stdin or stdout; a file whose name begins
-    with it is written `./-name`. Directories go as one stream, with permission bits and times; links that point out of
-    the directory are left out. How far it is shows on stderr, if that is a terminal.
+    with it is written `./-name`. Directories go as one stream, with permission bits, times and links; on the way out of
+    a sandbox links that lead out of the directory are left out. How far it is shows on stderr, if that is a terminal.
 
     Args:
         source: What to copy.
@@ -32,7 +32,7 @@ def cp(
         user: Whose rights count in the sandbox, a name or a number [default: the image's].
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     del recursive
     here, there = copies.place(options.name(source)), copies.place(options.name(target))
@@ -42,11 +42,8 @@ def cp(
             "write `traforo cp FILE ID:/path` or `traforo cp ID:/path FILE`",
         )
     with Client(url) as client:
-        files = Sandbox.connect(here.sandbox_id or there.sandbox_id or "", client=client).files
-        try:
-            if here.sandbox_id is None:
-                copies.upload(files, here.path, there.path, user=user)
-            else:
-                copies.download(files, here.path, there.path, user=user)
-        except ValueError as error:
-            raise OSError(str(error)) from error
+        files = names.sandbox(here.sandbox_id or there.sandbox_id or "", client).files
+        if here.sandbox_id is None:
+            copies.upload(files, here.path, there.path, user=user)
+        else:
+            copies.download(files, here.path, there.path, user=user)

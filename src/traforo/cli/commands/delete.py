@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from traforo.cli import options, printers, problems
+from traforo.cli import names, options, printers, problems
 
 
 def delete(*sandboxes: options.SandboxId, url: options.Url = None, json: options.Json = False) -> int:
@@ -16,7 +16,7 @@ def delete(*sandboxes: options.SandboxId, url: options.Url = None, json: options
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, errors
+    from traforo.sdk import Client, errors
 
     if not sandboxes:
         raise printers.UsageError(
@@ -26,7 +26,7 @@ def delete(*sandboxes: options.SandboxId, url: options.Url = None, json: options
     with Client(url) as client:
         for sandbox_id in sandboxes:
             try:
-                Sandbox.connect(sandbox_id, client=client).delete()
+                names.sandbox(sandbox_id, client).delete()
             except errors.ConnectionFailed:
                 raise
             except errors.TraforoError as error:

@@ -25,8 +25,7 @@ def doctor(*, json: options.Json = False) -> int:
         printers.document({"findings": findings})
     else:
         printers.table(
-            ("finding", "", "detail", "cost"),
-            [(f["name"], "ok" if f["ok"] else "no", f["detail"], None if f["ok"] else f["cost"]) for f in findings],
+            ("finding", "", "detail"), [(f["name"], "ok" if f["ok"] else "no", _detail(f)) for f in findings]
         )
     return 0 if can_run(findings) else 1
 
@@ -41,3 +40,8 @@ def can_run(findings: Iterable[dict[str, Any]]) -> bool:
     """Return whether at least one runtime works."""
     runtimes = [finding["ok"] for finding in findings if str(finding["name"]).startswith("runtime")]
     return any(runtimes) if runtimes else True
+
+
+def _detail(finding: dict[str, Any]) -> str:
+    """Return what was found, and behind it what a lack costs: one column, as either may be long."""
+    return ": ".join(filter(None, (finding["detail"], None if finding["ok"] else finding["cost"])))

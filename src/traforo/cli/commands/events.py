@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as codec
 
-from traforo.cli import interrupts, options, printers
+from traforo.cli import interrupts, names, options, printers
 
 
 def events(
@@ -25,11 +25,11 @@ def events(
         url: URL of the server.
         json: Print JSON, one object a line.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with interrupts.handled(), Client(url) as client:
         try:
-            for event in Sandbox.connect(sandbox, client=client).events(follow=follow):
+            for event in names.sandbox(sandbox, client).events(follow=follow):
                 record = results.as_json(event)
                 if json:
                     print(codec.dumps(record), flush=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from traforo.cli import interrupts, options, printers, sessions, streams, terminals
+from traforo.cli import interrupts, names, options, printers, sessions, streams, terminals
 
 if TYPE_CHECKING:
     from traforo.sdk import Exec
@@ -46,7 +46,7 @@ def exec(  # noqa: A001 - the name of the command
         detach_keys: With `-it`, keys that leave the command running and end this program; empty for none.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox, errors
+    from traforo.sdk import Client, errors
 
     words = options.required(command, "traforo exec ID -- python3 --version")
     if detach and (interactive or tty):
@@ -68,14 +68,14 @@ def exec(  # noqa: A001 - the name of the command
     with interrupts.handled() as signals, Client(url) as client:
         execution: Exec | None = None
         try:
-            found = Sandbox.connect(sandbox, client=client)
+            found = names.sandbox(sandbox, client)
             with signals.held():
                 execution = found.start(words, stdin_open=interactive, **how)
             if detach:
                 print(execution.id)
                 return 0
             feeder = streams.feed(execution) if interactive else None
-            code = streams.follow(execution)
+            code = streams.follow(execution, found)
             if feeder is not None and feeder.problem is not None:
                 raise feeder.problem
             return code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from traforo import cli
-from traforo.cli import durations, meters, options, printers
+from traforo.cli import durations, meters, names, options, printers
 
 if TYPE_CHECKING:
     from traforo.sdk import FileEntry
@@ -42,10 +42,10 @@ def list_(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client:
-        _entries(Sandbox.connect(sandbox, client=client).files.list(path, recursive=recursive, user=user), json=json)
+        _entries(names.sandbox(sandbox, client).files.list(path, recursive=recursive, user=user), json=json)
 
 
 def find(
@@ -55,7 +55,7 @@ def find(
     /,
     *,
     type: Kind | None = None,  # noqa: A002 - the name of the option
-    limit: int | None = None,
+    limit: options.Limit = None,
     user: User = None,
     url: options.Url = None,
     json: options.Json = False,
@@ -74,10 +74,10 @@ def find(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client:
-        files = Sandbox.connect(sandbox, client=client).files
+        files = names.sandbox(sandbox, client).files
         found = files.find(path, pattern, type=type, limit=limit, user=user)
     if json:
         _entries(found, json=True)
@@ -94,7 +94,7 @@ def search(
     *,
     pattern: str | None = None,
     ignore_case: Annotated[bool, Parameter(name=["--ignore-case", "-i"], negative="", show_default=False)] = False,
-    limit: int | None = None,
+    limit: options.Limit = None,
     user: User = None,
     url: options.Url = None,
     json: options.Json = False,
@@ -112,10 +112,10 @@ def search(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        files = Sandbox.connect(sandbox, client=client).files
+        files = names.sandbox(sandbox, client).files
         found = files.search(path, text, pattern=pattern, ignore_case=ignore_case, limit=limit, user=user)
     if json:
         printers.document({"matches": results.as_json(tuple(found)), "truncated": found.truncated})
@@ -139,10 +139,10 @@ def stat(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        found = results.as_json(Sandbox.connect(sandbox, client=client).files.stat(path, user=user))
+        found = results.as_json(names.sandbox(sandbox, client).files.stat(path, user=user))
     if found["mode"] is not None and not json:
         found["mode"] = f"{found['mode']:04o}"
     if json:
@@ -161,10 +161,10 @@ def mkdir(sandbox: options.SandboxId, path: Path, /, *, user: User = None, url: 
         user: Whose rights count.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client:
-        Sandbox.connect(sandbox, client=client).files.mkdir(path, user=user)
+        names.sandbox(sandbox, client).files.mkdir(path, user=user)
 
 
 def remove(
@@ -186,12 +186,12 @@ def remove(
         user: Whose rights count.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     if not paths:
         raise printers.UsageError("nothing to remove", "name files and directories by their absolute paths")
     with Client(url) as client:
-        files = Sandbox.connect(sandbox, client=client).files
+        files = names.sandbox(sandbox, client).files
         for path in paths:
             files.remove(path, recursive=recursive, missing_ok=force, user=user)
 
@@ -216,10 +216,10 @@ def move(
         user: Whose rights count.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client:
-        Sandbox.connect(sandbox, client=client).files.move(source, target, overwrite=overwrite, user=user)
+        names.sandbox(sandbox, client).files.move(source, target, overwrite=overwrite, user=user)
 
 
 def copy(
@@ -244,10 +244,10 @@ def copy(
         user: Whose rights count.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     with Client(url) as client:
-        files = Sandbox.connect(sandbox, client=client).files
+        files = names.sandbox(sandbox, client).files
         files.copy(source, target, recursive=recursive, overwrite=overwrite, user=user)
 
 
@@ -327,10 +327,10 @@ def url(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        files = Sandbox.connect(sandbox, client=client).files
+        files = names.sandbox(sandbox, client).files
         seconds = EXPIRES_SECONDS if expires is None else round(expires)
         found = files.signed_url(path, method=method, expires_in_seconds=seconds, user=user)
     if json:
@@ -340,12 +340,12 @@ def url(
 
 
 def _change(sandbox: str, paths: Sequence[str], facts: dict[str, Any], url: str | None) -> None:
-    from traforo.sdk import Client, Sandbox
+    from traforo.sdk import Client
 
     if not paths:
         raise printers.UsageError("no path to change", "name one or more absolute paths in the sandbox")
     with Client(url) as client:
-        files = Sandbox.connect(sandbox, client=client).files
+        files = names.sandbox(sandbox, client).files
         for path in paths:
             files.change(path, **facts)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json as codec
-
-from traforo.cli import options, printers
+from traforo.cli import names, options, printers
 
 
 def get(sandbox: options.SandboxId, /, *, url: options.Url = None, json: options.Json = False) -> None:
@@ -17,11 +15,17 @@ def get(sandbox: options.SandboxId, /, *, url: options.Url = None, json: options
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        info = results.as_json(Sandbox.connect(sandbox, client=client).info())
+        info = results.as_json(names.sandbox(sandbox, client).info())
     if json:
         printers.document(info)
     else:
-        printers.pairs([(name, codec.dumps(v) if isinstance(v, dict) else v) for name, v in info.items()])
+        printers.pairs([(name, _text(value)) for name, value in info.items()])
+
+
+def _text(value: object) -> object:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

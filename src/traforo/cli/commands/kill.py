@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import options, printers
+from traforo.cli import names, options, printers, problems
 
 
 def kill(
@@ -33,7 +33,7 @@ def kill(
         alone: Only to the process itself, not to those that descend from it.
         url: URL of the server.
     """
-    from traforo.sdk import Client, Sandbox, errors
+    from traforo.sdk import Client, errors
 
     if not commands and tag is None and pid is None:
         raise printers.UsageError("nothing to signal", "name commands by id, or use --tag or --pid")
@@ -42,14 +42,14 @@ def kill(
     number: str | int = int(signal) if signal.isdecimal() else signal.upper().removeprefix("SIG")
     code = 0
     with Client(url) as client:
-        found = Sandbox.connect(sandbox, client=client)
+        found = names.sandbox(sandbox, client)
         for exec_id in commands:
             try:
                 found.get_exec(exec_id).signal(number, tree=not alone)
             except errors.Conflict:
                 printers.note(f"note: {exec_id} has ended already")
             except (errors.NotFound, errors.MalformedId) as error:
-                printers.error(f"cannot signal {exec_id!r}: {error.message}", error.hint)
+                printers.error(*problems.told(error))
                 code = 1
         if tag is not None and not found.signal(number, tag=tag, tree=not alone):
             printers.note(f"note: nothing with the tag {tag!r} runs")

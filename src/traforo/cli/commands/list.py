@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from traforo.cli import options, printers
+from traforo.cli import names, options, printers
 
 if TYPE_CHECKING:
     from traforo.sdk import SandboxInfo
 
+State = Literal["pending", "starting", "running", "paused", "hibernated", "stopping", "stopped", "failed", "missing"]
 ENDED = frozenset({"stopped", "failed"})
-COLUMNS = ("sandbox id", "name", "image", "state", "cpu", "mib", "created", "expires")
+COLUMNS = ("id", "name", "image", "state", "cpu", "mib", "created", "expires")
 
 
 def list(  # noqa: A001 - the name of the command
     *,
-    state: str | None = None,
+    state: State | None = None,
     all: Annotated[bool, Parameter(name=["--all", "-a"], negative="", show_default=False)] = False,  # noqa: A002 - the name of the option
-    limit: int | None = None,
+    limit: options.Limit = None,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False)] = False,
     url: options.Url = None,
     json: options.Json = False,
 ) -> None:
     """List your sandboxes, newest first.
 
+    An id is shown by its end, which is enough for every command here; `-q` and `--json` tell it whole.
+
     Args:
-        state: Only those in this state, such as `running`.
+        state: Only those in this state.
         all: Those too that ended within the last hour.
         limit: At most so many.
         quiet: Print ids alone, one a line.
@@ -57,4 +60,5 @@ def _row(info: SandboxInfo, now: datetime) -> tuple[object, ...]:
     state = f"{info.state} ({info.reason})" if info.reason else info.state
     created = printers.distance(info.created_at, now)
     expires = None if info.state in ENDED else printers.distance(info.expires_at, now)
-    return info.sandbox_id, info.name, info.image, state, f"{info.cpu:g}", info.memory_mib, created, expires
+    cpu = f"{info.cpu:g}"
+    return names.short(info.sandbox_id), info.name, info.image, state, cpu, info.memory_mib, created, expires

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from traforo.cli import forwards, options, printers
+from traforo.cli import forwards, names, options, printers
 
 
 def port_forward(
@@ -30,10 +30,13 @@ def port_forward(
     if not wanted:
         raise printers.UsageError("no port to forward", "write `traforo port-forward ID 8000`")
 
-    async def main() -> int:
-        from traforo.sdk import AsyncClient, AsyncSandbox
+    from traforo.sdk import AsyncClient, AsyncSandbox, Client
 
+    with Client(url) as client:
+        sandbox_id = names.whole(sandbox, client)
+
+    async def main() -> int:
         async with AsyncClient(url) as client:
-            return await forwards.serve(await AsyncSandbox.connect(sandbox, client=client), wanted, address)
+            return await forwards.serve(await AsyncSandbox.connect(sandbox_id, client=client), wanted, address)
 
     return asyncio.run(main())

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import options, printers
+from traforo.cli import names, options, printers
 
 if TYPE_CHECKING:
     from traforo.sdk import ExecResult
 
-COLUMNS = ("exec id", "tag", "pid", "tty", "status", "started", "command")
+COLUMNS = ("exec id", "tag", "pid", "tty", "status", "started", "ran", "command")
 SHOWN = 60
 
 
@@ -37,10 +37,10 @@ def ps(
         url: URL of the server.
         json: Print JSON.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with Client(url) as client:
-        found = Sandbox.connect(sandbox, client=client).list_execs(tag=tag, status=None if all else "running")
+        found = names.sandbox(sandbox, client).list_execs(tag=tag, status=None if all else "running")
     if json:
         hidden = {"stdout", "stderr", "output", "stdout_truncated", "stderr_truncated"}
         records = [results.as_json(item) for item in found]
@@ -59,4 +59,14 @@ def _row(item: ExecResult, now: datetime) -> tuple[object, ...]:
     text = item.command if isinstance(item.command, str) else shlex.join(item.command)
     line = " ".join(text.split())
     short = line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
-    return item.exec_id, item.tag, item.pid, "yes" if item.tty else "no", ended or item.status, started, short
+    tty = "yes" if item.tty else "no"
+    return item.exec_id, item.tag, item.pid, tty, ended or item.status, started, _ran(item, now), short
+
+
+def _ran(item: ExecResult, now: datetime) -> str | None:
+    """Return how long it ran, or has run so far."""
+    if item.duration_ms is not None:
+        return printers.span(item.duration_ms / 1000)
+    if item.started_at is None or item.status != "running":
+        return None
+    return printers.span(max(0.0, (now - item.started_at).total_seconds()))

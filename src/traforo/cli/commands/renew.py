@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import durations, options, printers
+from traforo.cli import durations, names, options, printers
 
 
 def renew(
@@ -29,12 +29,12 @@ def renew(
         url: URL of the server.
         json: Print JSON, with the token that opens the sandbox until then.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     if ttl is None and idle is None:
         raise printers.UsageError("nothing to renew", f"write `traforo renew {sandbox} --ttl 1h`")
     with Client(url) as client:
-        found = Sandbox.connect(sandbox, client=client)
+        found = names.sandbox(sandbox, client)
         expires_at = results.as_json(found.renew(ttl, idle_seconds=idle))
         if json:
             info = found.info()

@@ -18,8 +18,9 @@ def run(
     """Run a command in a new sandbox, and delete the sandbox.
 
     Output passes through as it comes, stdout to stdout and stderr to stderr, and the exit code is that of the command:
-    128 + signal if it was killed, 124 if its timeout passed, 127 if there is no such command. Ctrl-C deletes the
-    sandbox: `traforo run --cpu 0.5 -- python3 -c 'print(1)'`.
+    128 + signal if it was killed, 124 if its timeout or the sandbox's time passed, 127 if there is no such command, 126
+    if it cannot be run, 125 if anything else failed. Ctrl-C deletes the sandbox: `traforo run --cpu 0.5 -- python3 -c
+    'print(1)'`.
 
     Args:
         command: The command and its arguments, after `--`. No shell sees it.
@@ -42,7 +43,7 @@ def run(
             if ttl is None:
                 stack.enter_context(leases.renewed(sandbox))
             execution = sandbox.start(words, env=variables, cwd=start.cwd, user=start.user, timeout=start.timeout)
-            return streams.follow(execution)
+            return streams.follow(execution, sandbox)
         except errors.StartFailed as error:
             printers.error(error.message, error.hint or streams.start_hint(words))
             return streams.start_failure(error.fields.get("stage"), error.fields.get("errno_name"))

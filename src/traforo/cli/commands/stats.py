@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from traforo.cli import interrupts, meters, options, printers
+from traforo.cli import interrupts, meters, names, options, printers
 
 if TYPE_CHECKING:
     from traforo.sdk import Client, Metrics
 
-COLUMNS = ("sandbox id", "cpu", "cpu time", "memory", "limit", "peak", "disk", "limit", "pids", "received", "sent")
+COLUMNS = ("id", "cpu", "cpu time", "memory", "limit", "peak", "disk", "limit", "pids", "received", "sent")
 SECONDS = 2.0
 
 
@@ -55,7 +55,8 @@ def _measured(client: Client, named: Sequence[str]) -> list[tuple[str, Metrics]]
     found = []
     for sandbox_id in named or [info.sandbox_id for info in Sandbox.list(state="running", client=client)]:
         try:
-            found.append((sandbox_id, Sandbox.connect(sandbox_id, client=client).metrics()))
+            sandbox = names.sandbox(sandbox_id, client)
+            found.append((sandbox.id, sandbox.metrics()))
         except (errors.NotFound, errors.Conflict, errors.Lost):
             if named:
                 raise
@@ -65,13 +66,13 @@ def _measured(client: Client, named: Sequence[str]) -> list[tuple[str, Metrics]]
 def _row(sandbox_id: str, metrics: Metrics) -> tuple[object, ...]:
     now = metrics.now
     if now is None:  # it has ended
-        return (sandbox_id, *[None] * (len(COLUMNS) - 1))
+        return (names.short(sandbox_id), *[None] * (len(COLUMNS) - 1))
 
     def size(value: int | None) -> str | None:
         return None if value is None else meters.amount(value)
 
     return (
-        sandbox_id,
+        names.short(sandbox_id),
         None if now.cpu_percent is None else f"{now.cpu_percent:.1f} %",
         None if now.cpu_seconds is None else f"{now.cpu_seconds:.1f} s",
         size(now.memory_bytes),

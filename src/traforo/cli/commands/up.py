@@ -243,7 +243,7 @@ def _announce(plan: Plan) -> None:
     header = ""
     if plan.prod:
         header = '-H "Authorization: Bearer $TRAFORO_TOKEN" '
-        print("mode           prod: TRAFORO_TOKEN has to be a token, for each create a new one")
+        print("mode           prod: each create takes a new token: export TRAFORO_TOKEN=$(traforo token NAME)")
     program = "traforo" if shutil.which("traforo") else sys.argv[0]
     print(_TRY.format(control=plan.control_url, worker=plan.worker_url, url=url, header=header, program=program))
     sys.stdout.flush()

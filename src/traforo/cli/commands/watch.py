@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from traforo.cli import interrupts, options, printers
+from traforo.cli import interrupts, names, options, printers
 
 
 def watch(
@@ -33,10 +33,10 @@ def watch(
         url: URL of the server.
         json: Print JSON, one object a line.
     """
-    from traforo.sdk import Client, Sandbox, results
+    from traforo.sdk import Client, results
 
     with interrupts.handled(), Client(url) as client:
-        changes = Sandbox.connect(sandbox, client=client).files.watch(path, recursive=recursive, user=user)
+        changes = names.sandbox(sandbox, client).files.watch(path, recursive=recursive, user=user)
         try:
             for change in changes:
                 if json:

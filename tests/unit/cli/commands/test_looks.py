@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
 import types
@@ -27,6 +29,14 @@ def sandbox(worker: FakeServer) -> FakeSandbox:
 
 def run(sandbox: FakeSandbox, script: str, **asked: object) -> FakeExec:
     return start(sandbox, ["sh", "-c", script], {**asked}, script)
+
+
+def go_on(execution: FakeExec) -> None:
+    """Write a line to a command that has written something, so that what it writes then is a frame of its own."""
+    wait_until(lambda: bool(execution.frames))
+    assert execution.stdin is not None
+    execution.stdin.write(b"\n")
+    execution.stdin.flush()
 
 
 def test_exec_detached_prints_the_id(sandbox: FakeSandbox, traforo: Run) -> None:
@@ -67,10 +77,13 @@ def test_ps_lists_what_runs(sandbox: FakeSandbox, traforo: Run) -> None:
     wait_until(lambda: ended.code is not None)
     running = run(sandbox, "sleep 60; echo\n never", tag="web")
     lines = traforo("ps", sandbox.sandbox_id).text.splitlines()
-    assert lines[0].split() == ["EXEC", "ID", "TAG", "PID", "TTY", "STATUS", "STARTED", "COMMAND"]
+    assert lines[0].split() == ["EXEC", "ID", "TAG", "PID", "TTY", "STATUS", "STARTED", "RAN", "COMMAND"]
     assert [line.split()[:2] for line in lines[1:]] == [[running.exec_id, "web"]]
+    assert " s ago  " in lines[1]
     assert lines[1].endswith("sleep 60; echo never")
-    assert "exited (3)" in traforo("ps", "-a", sandbox.sandbox_id).text
+    (line,) = [line for line in traforo("ps", "-a", sandbox.sandbox_id).text.splitlines() if ended.exec_id in line]
+    assert "exited (3)" in line
+    assert " ago  2 ms  " in line
     assert traforo("ps", "-q", "--tag", "web", sandbox.sandbox_id).text == f"{running.exec_id}\n"
     found = json.loads(traforo("ps", "-a", "--json", sandbox.sandbox_id).out)["execs"]
     assert [item["exec_id"] for item in found] == [ended.exec_id, running.exec_id]
@@ -143,6 +156,80 @@ def test_logs_of_what_still_runs(sandbox: FakeSandbox, traforo: Run) -> None:
     assert traforo("logs", "-f", sandbox.sandbox_id).text == "begun\nended\n"
 
 
+def test_logs_of_the_end(sandbox: FakeSandbox, traforo: Run) -> None:
+    """The last lines alone, of all or of one command, and with `-f` what comes behind them."""
+    ended = run(sandbox, "seq 1 30; read x; printf part >&2", stdin_open=True)
+    go_on(ended)
+    wait_until(lambda: ended.code is not None)
+    running = run(sandbox, "seq 41 50; read x; echo more", stdin_open=True)
+    wait_until(lambda: bool(running.frames))
+    place = sandbox.sandbox_id
+    assert traforo("logs", "--tail", "2", place, ended.exec_id) == Done(0, b"30\n", b"part")
+    assert traforo("logs", "--tail", "2", "--stream", "stdout", place, ended.exec_id) == Done(0, b"29\n30\n", b"")
+    assert traforo("logs", "-n", "3", place, running.exec_id).out == b"48\n49\n50\n"
+    assert traforo("logs", "-n", "3", place).out == b"48\n49\n50\n"
+    assert traforo("logs", "-n", "0", place) == Done(0, b"", b"")
+    assert traforo("logs", "-n", "99", place, ended.exec_id).out == b"".join(b"%d\n" % n for n in range(1, 31))
+    (entry,) = traforo("logs", "-n", "1", "--json", place).text.splitlines()
+    assert json.loads(entry)["exec_id"] == running.exec_id
+    (line,) = traforo("logs", "-n", "1", "-t", place).text.splitlines()
+    assert line.endswith(f"{running.exec_id} 50")
+    go_on(running)
+    assert traforo("logs", "-f", "-n", "1", place, running.exec_id).out in {b"50\nmore\n", b"more\n"}
+    sandbox.state = "stopped"
+    assert traforo("logs", "-f", "-n", "1", place).out == b"more\n"
+
+
+def test_logs_go_on_from_a_cursor(sandbox: FakeSandbox, traforo: Run) -> None:
+    """That of the last entry that was read as JSON."""
+    execution = run(sandbox, "echo a; read x; echo b", stdin_open=True)
+    go_on(execution)
+    wait_until(lambda: execution.code is not None)
+    entries = [json.loads(line) for line in traforo("logs", "--json", sandbox.sandbox_id).text.splitlines()]
+    cursors = [str(entry["cursor"]) for entry in entries]
+    assert [entry["data"] for entry in entries] == ["a\n", "b\n"]
+    for more in ([], [execution.exec_id]):
+        assert traforo("logs", "--cursor", cursors[0], sandbox.sandbox_id, *more).out == b"b\n"
+        assert traforo("logs", "--cursor", cursors[-1], sandbox.sandbox_id, *more).out == b""
+    assert traforo("logs", "--cursor", cursors[0], "-n", "5", sandbox.sandbox_id).out == b"b\n"
+
+
+@pytest.mark.parametrize("command", ["logs", "attach"])
+def test_fewer_than_no_lines(command: str, traforo: Run) -> None:
+    """It is wrong usage."""
+    done = traforo(command, "--tail", "-1", "sbx_1", "exec_1")
+    assert (done.code, "--tail" in done.said) == (2, True)
+
+
+def test_attach_to_the_end_of_what_there_is(sandbox: FakeSandbox, traforo: Run) -> None:
+    """The last lines, or what comes after an earlier reading, and the code of the command."""
+    execution = run(sandbox, "seq 1 9; read x; seq 10 20; exit 6", stdin_open=True)
+    go_on(execution)
+    wait_until(lambda: execution.code is not None)
+    words = ("attach", sandbox.sandbox_id, execution.exec_id)
+    assert traforo(*words, "--tail", "2") == Done(6, b"19\n20\n", b"")
+    assert traforo(*words, "--cursor", "1").out == b"".join(b"%d\n" % n for n in range(10, 21))
+    assert traforo(*words, "--cursor", "1").code == 6
+    assert traforo(*words, "--cursor", "1", "--tail", "1").code == 2
+
+
+def test_attach_says_where_it_stopped(sandbox: FakeSandbox, control: FakeServer) -> None:
+    """So that the next reading begins there."""
+    execution = run(sandbox, "echo begun; read x; echo more", stdin_open=True)
+    argv = [sys.executable, "-m", "traforo.cli", "attach", sandbox.sandbox_id, execution.exec_id]
+    env = os.environ | {"TRAFORO_URL": control.url}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().decode()
+        assert process.wait(20) == 130
+    again = f"traforo attach {sandbox.sandbox_id} {execution.exec_id} --cursor 1"
+    assert said == f"note: the command goes on: `{again}` comes back to it here\n"
+    assert execution.code is None
+
+
 def test_attach_follows_to_the_end(sandbox: FakeSandbox, traforo: Run) -> None:
     """From the beginning, and exits as the command did."""
     execution = run(sandbox, "echo out; echo err >&2; exit 6")
@@ -156,11 +243,11 @@ def test_attach_kills_nothing(sandbox: FakeSandbox, monkeypatch: pytest.MonkeyPa
     class Gone:
         dropped = 0
 
-        def output(self) -> object:
+        def output(self, cursor: int | None) -> object:
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        streams.follow(Gone(), kill=False)  # type: ignore[arg-type]  # it stands for an exec
+        streams.follow(Gone(), None, kill=False)  # type: ignore[arg-type]  # it stands for an exec
 
 
 def test_events_and_stats(sandbox: FakeSandbox, traforo: Run) -> None:
@@ -171,7 +258,7 @@ def test_events_and_stats(sandbox: FakeSandbox, traforo: Run) -> None:
     assert f"exec_id={execution.exec_id}" in lines[1]
     assert json.loads(traforo("events", "--json", sandbox.sandbox_id).text.splitlines()[0])["type"] == "created"
     table = traforo("stats").text.splitlines()
-    assert table[1].split()[:3] == [sandbox.sandbox_id, "12.5", "%"]
+    assert table[1].split()[:3] == [sandbox.sandbox_id[-8:], "12.5", "%"]
     assert "64.0 MiB" in table[1]
     found = json.loads(traforo("stats", "--json", sandbox.sandbox_id).out)["sandboxes"]
     assert (found[0]["sandbox_id"], found[0]["memory_bytes"]) == (sandbox.sandbox_id, 64 << 20)
@@ -223,6 +310,9 @@ def test_contexts_from_first_to_last(sandbox: FakeSandbox, traforo: Run) -> None
     found = json.loads(traforo("context", "run", "--json", sandbox.sandbox_id, context_id, "-c", "x").out)
     assert found["results"][0]["data"] == {"text/plain": "6"}
     assert context_id in traforo("context", "list", sandbox.sandbox_id).text
+    node = traforo("context", "create", "--language", "node", sandbox.sandbox_id).text.strip()
+    assert sandbox.contexts[node].asked["runtime"] == "node"
+    assert traforo("context", "delete", sandbox.sandbox_id, node).code == 0
     for command in ("interrupt", "restart", "delete"):
         assert traforo("context", command, sandbox.sandbox_id, context_id) == Done(0, b"", b"")
     assert json.loads(traforo("context", "list", sandbox.sandbox_id, "--json").out) == {"contexts": []}
@@ -244,10 +334,14 @@ def test_a_dead_context_is_told_in_the_words_of_the_command_line(
 
 def test_ports_are_told(sandbox: FakeSandbox, traforo: Run) -> None:
     """The URL alone, or everything."""
-    url = traforo("port", "url", sandbox.sandbox_id, "8000").text.strip()
-    assert url.endswith("/proxy/8000/")
-    assert json.loads(traforo("port", "url", "--json", sandbox.sandbox_id, "8000").out)["token"] == "traffic"
-    assert traforo("port", "publish", sandbox.sandbox_id, "8000").text.strip() == url
+    place = sandbox.sandbox_id
+    base = f"http://worker.example/sandboxes/{place}/proxy/8000/"
+    assert traforo("port", "url", place, "8000").text == f"{base}?traforo_traffic_token=traffic\n"
+    assert traforo("port", "url", place, "8000", "/a?b=c").text == f"{base}a?b=c&traforo_traffic_token=traffic\n"
+    assert json.loads(traforo("port", "url", "--json", place, "8000").out)["token"] == "traffic"
+    assert traforo("port", "publish", place, "8000").text == f"{base}\n"
+    assert traforo("port", "url", place, "8000", "a").text == f"{base}a\n"
+    assert traforo("port", "url", place, "8000", "--host").text == f"http://8000-{'a' * 52}.localhost/\n"
     assert [line.split() for line in traforo("port", "list", sandbox.sandbox_id).text.splitlines()[1:]] == [
         ["80", "0.0.0.0", "no"],
         ["8000", "127.0.0.1", "yes"],

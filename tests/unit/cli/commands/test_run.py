@@ -63,8 +63,9 @@ def test_a_command_that_cannot_start(
 
 
 def test_a_directory_that_is_not_there_is_an_error(traforo: Run) -> None:
-    """127 is for commands."""
-    assert traforo("run", "--cwd", "/none", "--", "true").code == 1
+    """127 is for commands, and 1 may be that of a command."""
+    done = traforo("run", "--cwd", "/none", "--", "true")
+    assert (done.code, done.out, done.said.startswith("error: ")) == (125, b"", True)
 
 
 def test_run_hands_on_how_to_start(worker: FakeServer, traforo: Run) -> None:
@@ -93,8 +94,18 @@ def test_run_reads_output_over_broken_connections(worker: FakeServer, traforo: R
 
 def test_nothing_is_created_where_the_server_refuses(worker: FakeServer, traforo: Run) -> None:
     """The error of the create is the error of the run."""
-    assert traforo("run", "--image", "none", "--", "true").code == 1
+    assert traforo("run", "--image", "none", "--", "true").code == 125
     assert worker.sandboxes == {}
+
+
+@pytest.mark.parametrize("command", ["run", "exec", "attach", "code", "create"])
+def test_an_error_is_not_taken_for_the_commands_end(command: str, traforo: Run) -> None:
+    """What exits as a command in a sandbox did has a code of its own for errors, as `env` and `timeout` have."""
+    words = {"run": [], "exec": ["sbx_1"], "attach": ["sbx_1", "exec_1"], "code": ["sbx_1", "-c", "1"]}
+    ours = ["--", "true"] if command in {"run", "exec"} else []
+    done = traforo(command, *words.get(command, []), "--url", "http://127.0.0.1:1", *ours)
+    assert (done.code, done.out) == (1 if command == "create" else 125, b"")
+    assert done.said.startswith("error: cannot reach http://127.0.0.1:1")
 
 
 def test_exec_runs_in_a_sandbox_and_leaves_it(worker: FakeServer, traforo: Run) -> None:

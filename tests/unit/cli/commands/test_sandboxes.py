@@ -1,12 +1,15 @@
 """`create`, `list`, `get` and `delete` against a fake server."""
 
+import importlib
 import json
+import typing
 from collections.abc import Callable
 
 import pytest
 
 from tests.fakes.servers import FakeServer
 from tests.unit.cli.conftest import Done
+from traforo.domain import states
 
 Run = Callable[..., Done]
 
@@ -86,11 +89,12 @@ def test_create_as_json_has_everything(worker: FakeServer, traforo: Run) -> None
 
 
 def test_list_is_a_table_that_is_never_cut(worker: FakeServer, traforo: Run) -> None:
-    """A line for each sandbox with its whole id, newest first."""
+    """A line for each sandbox with the end of its id, which names it, newest first."""
     ids = [worker.create({"name": f"n{number}"}).sandbox_id for number in range(3)]
     lines = traforo("list").text.splitlines()
-    assert lines[0].split()[:3] == ["SANDBOX", "ID", "NAME"]
-    assert [line.split()[:2] for line in lines[1:]] == [[ids[n], f"n{n}"] for n in (2, 1, 0)]
+    assert lines[0].split()[:2] == ["ID", "NAME"]
+    assert [line.split()[:2] for line in lines[1:]] == [[ids[n][-8:], f"n{n}"] for n in (2, 1, 0)]
+    assert json.loads(traforo("get", lines[2].split()[0], "--json").out)["sandbox_id"] == ids[1]
 
 
 def test_list_leaves_out_what_has_ended(worker: FakeServer, traforo: Run) -> None:
@@ -102,6 +106,12 @@ def test_list_leaves_out_what_has_ended(worker: FakeServer, traforo: Run) -> Non
     assert traforo("list", "-q", "--all", "--limit", "3").text.split() == ids[:0:-1]
     assert traforo("list", "-q", "--state", "stopped").text.split() == [ids[3], ids[1]]
     assert "stopped (deleted)" in traforo("list", "-a").text
+
+
+def test_list_knows_every_state() -> None:
+    """Those that a server has are those that can be asked for."""
+    commands = importlib.import_module("traforo.cli.commands.list")
+    assert set(typing.get_args(commands.State)) == set(states.SandboxState)
 
 
 def test_list_of_nothing_is_a_header(traforo: Run) -> None:
@@ -133,6 +143,7 @@ def test_get_shows_one(worker: FakeServer, traforo: Run) -> None:
     """As pairs, and as JSON."""
     sandbox_id = worker.create({"metadata": {"k": "v"}}).sandbox_id
     assert f"sandbox_id        {sandbox_id}\n" in traforo("get", sandbox_id).text
+    assert "metadata          k=v\n" in traforo("get", sandbox_id).text
     assert json.loads(traforo("get", sandbox_id, "--json").out)["metadata"] == {"k": "v"}
 
 
