@@ -195,9 +195,16 @@ class Fleet:
 
     def kill_spawner(self) -> int:
         """End the spawner by SIGKILL and return what its process id was."""
-        pid = until(self.spawner, "a spawner")
-        kill(pid)
-        return pid
+
+        def killed() -> int | None:
+            pid = self.spawner()
+            with contextlib.suppress(ProcessLookupError):  # a child that its spawner left behind a moment ago
+                if pid is not None:
+                    kill(pid)
+                    return pid
+            return None
+
+        return until(killed, "a spawner")
 
     def kill_both(self) -> None:
         """End worker and spawner by SIGKILL, with no time for either to notice."""

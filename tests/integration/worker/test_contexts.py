@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -426,6 +427,31 @@ async def test_a_context_that_dies_without_a_worker(bench: benches.Bench) -> Non
     assert [one.status for one in bench.interpreters.all(bench.entry)] == ["dead"]
 
 
+async def test_a_context_that_dies_while_it_is_taken_over(
+    bench: benches.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run has that end, and what it printed last, also where the end is told before the run is known again."""
+    context = await made(bench)
+    run = begun(bench, context, "import os, time; print('go', flush=True); time.sleep(0.3); print('gone', flush=True); os._exit(5)")
+    await printed(bench, run, "go")
+    bench.journal.put_exec(run.exec.record())
+    adopted = services.Interpreters.adopted
+
+    async def late(service: services.Interpreters) -> None:
+        for one in service._adopted:
+            assert one.running is not None
+            await one.running.ended
+        await asyncio.sleep(0.01)
+        await adopted(service)
+
+    monkeypatch.setattr(services.Interpreters, "adopted", late)
+    await bench.crash()
+    left = bench.execs.get(bench.entry, run.exec.id)
+    await asyncio.wait_for(bench.execs.wait(left), 20)
+    told = await bench.execs.result(left)
+    assert (told["exit_code"], told["stdout"]) == (5, "go\ngone\n")
+
+
 async def test_the_sandbox_dies(bench: benches.Bench) -> None:
     """Runs end with their sandbox."""
     context = await made(bench)
@@ -500,3 +526,98 @@ async def test_code_that_waits_has_a_limit(bench: benches.Bench, monkeypatch: py
         await bench.execs.wait(run.exec)
     assert (await done(bench, other, "#" * 2_900))["exit_code"] == 0
     assert bench.interpreters._allowance(bench.entry).waiting == 0
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("says", [True, False], ids=["with output", "without"])
+async def test_an_end_that_was_told_outlives_its_worker(bench: benches.Bench, runtime: str, says: bool) -> None:
+    """A run whose end was told before the journal had it keeps that end, although its interpreter has run other code
+    since.
+    """
+    context = await made(bench, runtime)
+    code = {"python": "print(1)", "node": "console.log(1)", "bash": "echo 1"}[runtime] if says else ""
+    ran = [begun(bench, context, code) for _ in range(3)]
+    for run in ran:
+        bench.journal.put_exec(run.exec.record())
+    bench.journal.held = True
+    told = [(await result(bench, run))["end"] for run in ran]
+    await bench.crash()
+    left = [bench.execs.get(bench.entry, run.exec.id) for run in ran]
+    await asyncio.gather(*map(bench.execs.wait, left))
+    assert [run.outcome.end.value for run in left if run.outcome] == told == ["exited"] * 3
+
+
+async def test_an_answer_waits_for_the_journal(bench: benches.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is answered with its end is one that the next worker knows."""
+    context = await made(bench)
+    safe: list[str] = []
+
+    async def flush() -> None:
+        safe.extend(name for name, record in bench.journal.known.items() if record.ended_at is not None)
+
+    monkeypatch.setattr(bench.journal, "flush", flush)
+    async with bench.client() as client:
+        url = f"http://worker/sandboxes/{bench.entry.text_id}/contexts/{context.id}/run"
+        answer = (await client.post(url, json={"code": "1"})).json()
+    assert safe == [answer["exec_id"]]
+
+
+async def test_an_interrupt_of_an_interpreter_that_starts(bench: benches.Bench, tmp_path: Path) -> None:
+    """Code that was asked for and has not begun is broken when it begins, and its context lives on."""
+    gate = slow_python(tmp_path)
+    context = await made(bench, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    run = begun(bench, context, "while True: pass")
+    await context.interrupt()
+    await asyncio.sleep(contexts.TREE_SECONDS + contexts.ASK_SECONDS + 0.2)  # what it does by now, it does too early
+    gate.touch()
+    answer = await result(bench, run)
+    assert (answer["end"], answer["exit_code"], context.status) == ("exited", 130, "idle")
+
+
+async def test_a_deadline_while_an_interpreter_starts(bench: benches.Bench, tmp_path: Path) -> None:
+    """A run whose deadline passes before its interpreter is there has timed out, and was not signalled."""
+    slow_python(tmp_path)
+    context = await made(bench, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    answer = await done(bench, context, "1", timeout_ms=200)
+    assert (answer["end"], answer["exit_code"], context.status) == ("timed_out", 124, "dead")
+
+
+@pytest.mark.parametrize(
+    "runtime, code",
+    [
+        ("python", "import os; os.execvp('sleep', ['sleep', '100'])"),
+        ("bash", "trap - INT; exec sleep 100"),
+    ],
+)
+async def test_a_deadline_ends_what_took_the_place_of_an_interpreter(
+    bench: benches.Bench, runtime: str, code: str
+) -> None:
+    """Whatever signal ends a run that is past its deadline, it has timed out."""
+    context = await made(bench, runtime)
+    answer = await done(bench, context, code, timeout_ms=500)
+    assert (answer["end"], answer["exit_code"]) == ("timed_out", 124)
+
+
+async def test_a_sandbox_that_ends_while_an_interpreter_starts(bench: benches.Bench, tmp_path: Path) -> None:
+    """It is told, and not that the sandbox has no such interpreter."""
+    program = tmp_path / "node"
+    program.write_text("#!/bin/sh\nexec sleep 100\n")
+    program.chmod(0o755)
+    making = asyncio.create_task(made(bench, "node", env={"PATH": f"{tmp_path}:/usr/bin:/bin"}))
+    await benches.until(lambda: bench.interpreters._boxes.get(bench.entry.text_id))
+    bench.entry.state = states.SandboxState.STOPPING
+    await bench.kill_all()
+    with pytest.raises(errors.Conflict):
+        await making
+
+
+def slow_python(place: Path) -> Path:
+    """Put a Python into `place` that starts when somebody makes the file that this returns."""
+    gate = place / "gate"
+    program = place / "python3"
+    program.write_text(
+        f"#!{sys.executable} -IS\nimport os, sys, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"
+    )
+    program.chmod(0o755)
+    return gate

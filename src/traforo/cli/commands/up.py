@@ -202,7 +202,7 @@ def _keep(
     seconds: float,
     ready_file: Path | None,
 ) -> None:
-    """Start again what dies, until a stop is asked for or something dies too often. Raises TimeoutError."""
+    """Start again what dies, until a stop is asked for or something dies too often."""
     deaths: list[float] = []
     while not stopping.count:
         stopping.wait(running, None)
@@ -221,11 +221,16 @@ def _keep(
 
 
 def _await_answer(plan: Plan, child: children.Child, stopping: children.StopSignals, deadline: float) -> None:
-    """Return when a process answers or has ended, or a stop is asked for. Raises TimeoutError."""
+    """Return when a process answers or has ended, or a stop is asked for; say so once when the deadline passes.
+
+    One that is slow to come back is waited for, since to give up would end every sandbox, and they go on meanwhile.
+    """
     url = plan.control_url if child.name == "control" else plan.worker_url
+    late = False
     while not probes.healthy(url) and not stopping.count and child.process.poll() is None:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"cannot start the {child.name} process again in time")
+        if not late and time.monotonic() > deadline:
+            printers.note(f"note: the {child.name} process does not answer yet; sandboxes go on meanwhile")
+            late = True
         stopping.wait([child], _POLL_SECONDS)
 
 

@@ -132,6 +132,7 @@ class Codes:
                     self._execs.forget_hidden(checked)
                     raise _rejected(result)
                 self._execs.forget_hidden(checked)
+            await self._execs.keep(started.run)
             return result
         finally:
             self._tasks.spawn(self._remove(entry, code, started.path))

@@ -402,8 +402,11 @@ class Execs:
             else:
                 await self._adopt_one(box, running)
         for run in [run for run in box.running.values() if run.running is None]:
-            if _recorded(run) and going_on:
-                await self._store.recover(run, box.budget)
+            log = await self._store.recover(run, box.budget) if _recorded(run) else None
+            told = outcomes.decode_told(log.exit) if log is not None and log.exit is not None else None
+            if log is not None and told is not None:
+                self._watch.conclude_told(box, run, told, log.exit_ms)
+            elif log is not None and going_on:
                 self._watch.resume(box, run)
             else:
                 self._watch.end(box, run, contract.ExecExit())

@@ -147,6 +147,11 @@ class Watch:
         run.duration_ms = told.duration_ms
         self._record(box, run, told.outcome, ms / 1000)
 
+    def conclude_told(self, box: boxes.Box, run: runs.Exec, told: outcomes.Told, ms: int) -> None:
+        """As `attach_told`, for an exec that is no process."""
+        run.duration_ms = told.duration_ms
+        self._record(box, run, told.outcome, ms / 1000)
+
     def end(self, box: boxes.Box, run: runs.Exec, seen: contract.ExecExit) -> None:
         """Begin to record an end. Without effect when that was begun before."""
         _cancel_timers(run)
@@ -262,8 +267,10 @@ class Watch:
         """Finish the log. One without output gets a file only for what nobody else could tell after a crash."""
         if run.log is None:
             return
+        # An interpreter remembers no run once the next one has begun.
+        alone = outcomes.told(outcome) or run.context_id is not None
         try:
-            if not run.log.empty or outcomes.told(outcome):
+            if alone or not run.log.empty:
                 run.log.finish(outcomes.encode_told(outcome, run.duration_ms), ms)
         except OSError as error:
             self._log.error("exit_not_written", exec_id=run.id, sandbox_id=run.sandbox_id, error=str(error))

@@ -126,14 +126,16 @@ class Context:
         else:
             self._channel.write(self.language.first(label.nonce.encode()))
             self._channel.start()
-        running.ended.add_done_callback(functools.partial(self._ended, running))
+            running.ended.add_done_callback(functools.partial(self._ended, running))
 
     def resume(self, left: list[runs.Run]) -> None:
         """Go on with what an earlier worker had recorded, the oldest first, and hear what has become of it."""
-        if self._channel is None:
+        if self._channel is None or self.running is None:
             return
         self._queue.extend(left)
         self._resume_next()
+        # An end is heard from here on: it is one of what was recorded.
+        self.running.ended.add_done_callback(functools.partial(self._ended, self.running))
         if self._current is None:
             self._channel.write(self.language.again("0" * 26, 0))
         if self.doubtful:
@@ -257,9 +259,8 @@ class Context:
 
     async def _stop(self, run: runs.Run) -> None:
         """Break code whose deadline has passed, or else kill its context."""
-        began = self._loop.time()
-        await self._break(run)
-        await asyncio.wait([asyncio.ensure_future(run.exec.end())], timeout=began + GRACE_SECONDS - self._loop.time())
+        self._tasks.spawn(self._break(run))
+        await asyncio.wait([asyncio.ensure_future(run.exec.end())], timeout=GRACE_SECONDS)
         running = self.running
         if run is self._current and running is not None:
             with contextlib.suppress(errors.NotFound):
@@ -267,6 +268,7 @@ class Context:
 
     async def _break(self, run: runs.Run) -> None:
         """Interrupt the code of a run, by asking where that can do, then by signals."""
+        await asyncio.wait([self.ready])  # a signal ends an interpreter that is just starting, and code has not begun
         if self.language.interrupt is not None and self._channel is not None:
             self._channel.write(self.language.interrupt(run.id))
             await asyncio.sleep(ASKED_SECONDS)
@@ -375,7 +377,10 @@ class Context:
         if run is not None:
             seen = running.ended.result()
             self._current = None
-            self._conclude(run, outcomes.decide(seen, expired=run.expired, sandbox=self.entry.reason))
+            outcome = outcomes.decide(seen, expired=run.expired, sandbox=self.entry.reason)
+            if run.expired and seen.signal == signals.SIGINT:  # it did not catch what was to break its code
+                outcome = outcomes.Outcome(states.ExecEnd.TIMED_OUT, outcomes.TIMED_OUT_CODE, seen.signal)
+            self._conclude(run, outcome)
         while self._queue:
             self._conclude(self._queue.popleft(), outcomes.LOST)
         self._tasks.spawn(self._release(running))

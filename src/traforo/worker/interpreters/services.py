@@ -247,6 +247,10 @@ class Interpreters:
             raise errors.StartFailed(
                 f"cannot run {found.label.runtime}: it does not get ready", stage="interpreter", errno_name="ETIMEDOUT"
             ) from error
+        if found.dead and found.entry.state is not states.SandboxState.RUNNING:
+            raise errors.Conflict(
+                f"cannot create a context: the sandbox is {found.entry.state.value}", state=found.entry.state.value
+            )
         if found.dead:
             raise _no_interpreter(found.label.runtime, (found.label.runtime,))
 

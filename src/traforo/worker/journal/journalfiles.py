@@ -70,13 +70,17 @@ def write(connection: sqlite3.Connection, rows: Mapping[tuple[str, str], Any]) -
 
 
 def prune(connection: sqlite3.Connection, now: float, retention: float) -> None:
-    """Throw away what ended more than `retention` seconds ago, and tokens that no longer hold."""
+    """Throw away sandboxes that ended more than `retention` seconds ago, with all of theirs, and tokens that no longer
+    hold. Execs of a sandbox that lives are kept, however long ago they ended: they can still be read.
+    """
     with _transaction(connection):
         connection.execute(
             "DELETE FROM events WHERE sandbox_id IN (SELECT id FROM sandboxes WHERE ended_at < ?)", (now - retention,)
         )
+        connection.execute(
+            "DELETE FROM execs WHERE sandbox_id IN (SELECT id FROM sandboxes WHERE ended_at < ?)", (now - retention,)
+        )
         connection.execute("DELETE FROM sandboxes WHERE ended_at < ?", (now - retention,))
-        connection.execute("DELETE FROM execs WHERE ended_at < ?", (now - retention,))
         connection.execute("DELETE FROM tokens WHERE expires_at < ?", (now,))
 
 

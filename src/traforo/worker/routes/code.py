@@ -90,6 +90,7 @@ def build(context: contexts.Context) -> APIRouter:
             await context.execs.keep(run.exec)
             return answers.json(routes_execs.begun(run.exec), 202)
         await context.execs.wait(run.exec)
+        await context.execs.keep(run.exec)
         return answers.json(await service.result(run))
 
     @router.post(

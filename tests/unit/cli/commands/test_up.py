@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.servers import FakeServer
-from traforo.cli import probes
+from traforo.cli import children, probes
 from traforo.cli.commands import up
 from traforo.domain import errors
 
@@ -286,3 +286,19 @@ def test_the_examples_of_prod_mode_have_a_token(tmp_path: Path, capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert any("prod" in line for line in lines)
     assert all("Bearer $TRAFORO_TOKEN" in line for line in lines if "curl" in line)
+
+
+def test_one_that_is_slow_to_come_back_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long it takes, since sandboxes go on meanwhile; that it is late is told once."""
+    answers = iter([False, False, False, True])
+    monkeypatch.setattr(probes, "healthy", lambda url: next(answers))
+    stopping = children.StopSignals()
+    with stopping.installed(), subprocess.Popen(["sleep", "60"]) as process:
+        child = children.Child("worker", process, tmp_path / "words", tmp_path / "log")
+        try:
+            up._await_answer(up.Plan("http://c", "http://w", "localhost", tmp_path, [], []), child, stopping, 0.0)
+        finally:
+            process.kill()
+    assert (next(answers, None), capsys.readouterr().err.count("does not answer yet")) == (None, 1)

@@ -111,12 +111,14 @@ async def test_what_is_past_its_retention_is_gone(restarts: Restarts) -> None:
     journal.put_sandbox(sandbox(2, ended_at=now, state=states.SandboxState.STOPPED))
     journal.put_exec(run(1, "sbx_1"))
     journal.put_exec(run(2, "sbx_2", ended_at=now, status=states.ExecStatus.EXITED))
+    old = run(3, "sbx_1", ended_at=now, status=states.ExecStatus.EXITED)  # as long as its sandbox lives
+    journal.put_exec(old)
     journal.put_token("short", now + 60)
     journal.put_token("long", now + 7200)
     await journal.close()
     restarts.clock.move(3601)
     _, contents = await restarts.open()
-    assert contents == journalfiles.Contents([sandbox(1)], [run(1, "sbx_1")], [("long", now + 7200)])
+    assert contents == journalfiles.Contents([sandbox(1)], [run(1, "sbx_1"), old], [("long", now + 7200)])
 
 
 async def test_then_is_called_when_it_is_safe(restarts: Restarts) -> None:
