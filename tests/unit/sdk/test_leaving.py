@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -158,25 +159,29 @@ def interrupting() -> Iterator[int]:
     signal.signal(signal.SIGUSR1, before)
 
 
-PLAIN_CALLS: dict[str, Callable[[Sandbox], object]] = {
-    "one-request": lambda sandbox: sandbox.exec("echo begun; sleep 60"),
-    "heard": lambda sandbox: sandbox.exec("echo begun; sleep 60", on_stdout=lambda _: None),
-    "code": lambda sandbox: sandbox.run_code("import time; time.sleep(60)"),
+PLAIN_CALLS: dict[str, Callable[[Sandbox, threading.Event], object]] = {
+    "one-request": lambda sandbox, _: sandbox.exec("echo begun; sleep 60"),
+    "heard": lambda sandbox, heard: sandbox.exec("echo begun; sleep 60", on_stdout=lambda _: heard.set()),
+    "code": lambda sandbox, _: sandbox.run_code("import time; time.sleep(60)"),
 }
 
 
 @pytest.mark.parametrize("name", PLAIN_CALLS)
 def test_a_command_that_is_interrupted_is_killed(name: str, worker: FakeServer, interrupting: int) -> None:
-    """In a plain thread, by Ctrl-C for instance."""
+    """In a plain thread, by Ctrl-C for instance, while it waits for the server."""
+    heard = threading.Event()
+    if name != "heard":
+        heard.set()
 
     def interrupt() -> None:
-        wait_until(lambda: bool(execs(worker)))
+        wait_until(lambda: bool(execs(worker)) and heard.is_set())
+        time.sleep(0.1)  # what raises while a connection is being made leaves a socket to the collector
         os.kill(os.getpid(), interrupting)
 
     with Sandbox.create(url=worker.url) as sandbox:
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(Interrupted):
-            PLAIN_CALLS[name](sandbox)
+            PLAIN_CALLS[name](sandbox, heard)
         thread.join()
         wait_until(lambda: ended(worker))
