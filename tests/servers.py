@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from tests import uids
+
 START_SECONDS = 60.0
 STOP_SECONDS = 70.0
 TRAFORO = (sys.executable, "-m", "traforo.cli")
@@ -59,8 +61,9 @@ class Up:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this environment without settings for traforo."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("TRAFORO_")}
+    """Return this environment without settings for traforo, but for user ids that no other process of tests uses."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith("TRAFORO_")}
+    return found | {"TRAFORO_WORKER_UID_BASE": str(uids.WORKERS)}
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import uids
 from tests.faults import planes
 from traforo.domain import errors, ids, specs, states
 from traforo.settings import worker as settings_worker
@@ -60,7 +61,9 @@ class Site:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     fleet = planes.fleet()
-    settings = settings_worker.WorkerSettings(state_dir=fleet.state, run_dir=fleet.run, total_memory_mib=4096)
+    settings = settings_worker.WorkerSettings(
+        state_dir=fleet.state, run_dir=fleet.run, total_memory_mib=4096, uid_base=uids.WORKERS
+    )
     images = stores.ImageStore(fleet.state, None)
     try:
         yield Site(fleet, settings, await images.resolve("host"))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import uids
 from tests.security import ablations
 from traforo.domain import errors, ids, specs, states
 from traforo.worker.hosts import cgroups, features
@@ -23,7 +24,6 @@ from traforo.worker.runtimes.container import drivers, inits, plans, runtimes
 
 PROBE = "/opt/probe"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-UID_BASE = 0x60000000
 HOSTNAME = "the-sandbox"
 SECRET = "known-to-the-worker-alone-5c1d"
 """Stands in the environment of the worker."""
@@ -149,7 +149,7 @@ class Site:
         places = runtimes.Places(binary, directory / "run", directory / "disks")
         masked, read_only = plans.look_at_proc()
         host = plans.Host(known, layout, str(places.devices), masked, read_only)
-        runtime = _Runtime(places, host, UID_BASE)
+        runtime = _Runtime(places, host, uids.LABS)
         try:
             await runtime.start()
             yield Lab(runtime, self.rootfs, layout, self.probe)

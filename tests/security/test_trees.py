@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import uids
 from tests.security import ablations, labs
 from traforo.domain import errors, states
 from traforo.worker.hosts import disks
@@ -159,7 +160,7 @@ async def test_owners_inside_are_nobody_outside(lab: labs.Lab, sandbox: labs.San
     for box in (sandbox, other):
         assert (await labs.run(box, "touch /tmp/root && chown 65534 /tmp/nobody 2>/dev/null; true")).exit.code == 0
         owner = Path(f"/proc/{box.pid}/root/tmp/root").stat().st_uid
-        assert owner >= labs.UID_BASE
+        assert owner >= uids.LABS
         assert Path(f"/proc/{box.pid}/uid_map").read_text().split() == ["0", str(owner), "65536"]
         owners.add(owner)
     assert len(owners) == 2

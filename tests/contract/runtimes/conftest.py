@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import uids
 from tests.contract.runtimes import subjects
 from tests.fakes import runtimes
 from traforo.domain import errors
@@ -44,6 +45,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             "run_dir": tmp_path / "run",
             "virtualization": request.param,
             "total_memory_mib": 4096,
+            "uid_base": uids.WORKERS,
         }
     )
     images = stores.ImageStore(settings.state_dir, None)

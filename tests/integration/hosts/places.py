@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from tests import uids
 from traforo.worker.hosts import cgroups
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +94,7 @@ def environment(home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": path,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "TRAFORO_WORKER_UID_BASE": str(uids.WORKERS),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import uids
 from tests.contract.runtimes import outputs
 from tests.integration.hosts import places
 from traforo.domain import errors, ids, specs, states
@@ -41,7 +42,9 @@ async def sandbox() -> AsyncIterator[contract.RunningSandbox]:
             (image / directory).mkdir(parents=True)
         (image / "data/full/inner/file").write_text("one\n")
         (image / "data/file").write_text("1\n")
-        settings = settings_worker.WorkerSettings(state_dir=home / "state", run_dir=home / "run", total_memory_mib=4096)
+        settings = settings_worker.WorkerSettings(
+            state_dir=home / "state", run_dir=home / "run", total_memory_mib=4096, uid_base=uids.WORKERS
+        )
         try:
             runtime = await asyncio.to_thread(drivers.make, settings)
         except errors.StartFailed as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import uids
 from tests.contract.runtimes import outputs
 from tests.integration.hosts import places
 from traforo.domain import errors, ids, specs, states
@@ -58,7 +59,9 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     """A runtime of its own; afterwards its control groups are gone."""
     with places.home_of(0) as home:
-        settings = settings_worker.WorkerSettings(state_dir=home / "state", run_dir=home / "run", total_memory_mib=4096)
+        settings = settings_worker.WorkerSettings(
+            state_dir=home / "state", run_dir=home / "run", total_memory_mib=4096, uid_base=uids.WORKERS
+        )
         images = stores.ImageStore(settings.state_dir, None)
         try:
             runtime = await asyncio.to_thread(drivers.make, settings)
