@@ -8,26 +8,34 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernel.h"
 #include "users.h"
 
-#ifndef CLONE_VFORK
-#define CLONE_VFORK 0x00004000
-#endif
-
 #define TREE_ROUNDS 64
 #define INIT_SCORE "500"
 #define COMMAND_SCORE "600"
 
-/* What a child writes before it gives up; the parent is stopped (CLONE_VFORK) until the child is its command or gone. */
+/* Below the worker's own patience with us. */
+#define BEGIN_MS 20000
+/* Where a child that begins has its end of the pipe. */
+#define FAILURE_FD 3
+
+enum stage { STAGE_LIMITS, STAGE_USER, STAGE_CWD, STAGE_EXEC };
+
+static const char *const stages[] = {"limits", "user", "cwd", "exec"};
+
+/* What a child writes to the pipe before it gives up. When it has become its command, the kernel closes the pipe. The init
+ * does not stand still until then (as with vfork): on its way a child is already the user, who can stop it for good, and
+ * may have a lease on the program, for which it waits. */
 struct exec_failure {
 	int code;
-	const char *stage;
+	enum stage stage;
+	char text[160]; /* the directory or the command */
 };
 
 int execs_parse(struct msg_reader fields, struct exec_request *request, struct err *e)
@@ -79,13 +87,9 @@ int execs_parse(struct msg_reader fields, struct exec_request *request, struct e
 	return 0;
 }
 
-int execs_init(struct execs *execs, int cgroup, int score, struct err *e)
+void execs_init(struct execs *execs, int cgroup, int score)
 {
 	*execs = (struct execs){.cgroup = cgroup, .score = score};
-	execs->failure = mmap(NULL, sizeof *execs->failure, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (execs->failure == MAP_FAILED)
-		return err_set(e, errno, "memory", "cannot share a page with children");
-	return 0;
 }
 
 static void cgroup_name(uint64_t number, const char *file, char *name, size_t size)
@@ -125,10 +129,13 @@ static void complete_env(struct exec_request *request, const struct user *user)
 	request->env[request->env_count] = NULL;
 }
 
-static _Noreturn void give_up(struct exec_failure *failure, const char *stage, int code)
+static _Noreturn void give_up(int told, enum stage stage, int code, const char *text)
 {
-	failure->stage = stage;
-	failure->code = code;
+	struct exec_failure failure = {.code = code, .stage = stage};
+
+	snprintf(failure.text, sizeof failure.text, "%s", text);
+	while (write(told, &failure, sizeof failure) < 0 && errno == EINTR)
+		;
 	_exit(127);
 }
 
@@ -165,36 +172,39 @@ static int run(const struct exec_request *request)
 }
 
 /* The child's side. Raw system calls for ids: the library's are for processes with threads. */
-static _Noreturn void become(const struct exec_request *request, const struct user *user, const int *theirs,
-			     struct exec_failure *failure)
+static _Noreturn void become(const struct exec_request *request, const struct user *user, const int *theirs, int told)
 {
-	const char *cwd = request->cwd ? request->cwd : user->home;
+	const char *cwd = request->cwd ? request->cwd : user->home, *name = request->args[0];
 	sigset_t none;
 	int code;
 
 	setsid();
 	for (int i = 0; i < 3; i++)
 		if (theirs[i] >= 0 && dup2(theirs[i], i) < 0)
-			give_up(failure, "limits", errno);
+			give_up(told, STAGE_LIMITS, errno, name);
 	if (request->rows && (code = terminals_enter()))
-		give_up(failure, "limits", code);
+		give_up(told, STAGE_LIMITS, code, name);
 	if (theirs[0] < 0 && fcntl(0, F_SETFD, 0) < 0) /* the init's own stream 0 is /dev/null */
-		give_up(failure, "limits", errno);
+		give_up(told, STAGE_LIMITS, errno, name);
+	if (told != FAILURE_FD && dup3(told, FAILURE_FD, O_CLOEXEC) < 0)
+		give_up(told, STAGE_LIMITS, errno, name);
 	/* Closing on exec is too late: the working directory and the command are looked up before, and as
-	 * "/proc/self/fd/N/../.." they would begin at a descriptor of the init, such as its cgroup on the host's side. */
-	if (sys_close_range(3, ~0U, 0) < 0)
-		give_up(failure, "limits", errno);
+	 * "/proc/self/fd/N/../.." they would begin at a descriptor of the init, such as its cgroup on the host's side. The
+	 * pipe is no directory, and holds nothing that could be run. */
+	told = FAILURE_FD;
+	if (sys_close_range(FAILURE_FD + 1, ~0U, 0) < 0)
+		give_up(told, STAGE_LIMITS, errno, name);
 	if (syscall(SYS_setgroups, user->group_count, user->groups) < 0 && errno != EPERM)
-		give_up(failure, "user", errno);
+		give_up(told, STAGE_USER, errno, name);
 	if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0 ||
 	    syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
-		give_up(failure, "user", errno);
+		give_up(told, STAGE_USER, errno, name);
 	umask(022);
 	if (chdir(cwd) < 0 && (request->cwd || chdir("/") < 0))
-		give_up(failure, "cwd", errno);
+		give_up(told, STAGE_CWD, errno, cwd);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	give_up(failure, "exec", run(request));
+	give_up(told, STAGE_EXEC, run(request), name);
 }
 
 static int make_streams(bool stdin_pipe, int *ours, int *theirs, struct err *e)
@@ -247,7 +257,7 @@ static int add(struct execs *execs, struct exec **exec, struct err *e)
 		execs->capacity = capacity;
 	}
 	*exec = &execs->list[execs->count];
-	**exec = (struct exec){.streams = {-1, -1, -1}};
+	**exec = (struct exec){.streams = {-1, -1, -1}, .beginning = -1};
 	return 0;
 }
 
@@ -280,11 +290,26 @@ static void set_score(const struct execs *execs, const char *score)
 		return; /* nothing depends on it but who is taken first */
 }
 
+static bool signal_tree(struct execs *execs, const struct exec *exec, int signal);
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void execs_score(const struct execs *execs, bool command)
+{
+	set_score(execs, command ? COMMAND_SCORE : INIT_SCORE);
+}
+
 static int launch(struct execs *execs, struct exec_request *request, const struct user *user, struct exec *exec,
 		  const int *theirs, struct err *e)
 {
-	struct kernel_clone_args args = {.flags = CLONE_VFORK, .exit_signal = SIGCHLD};
-	int cgroup = -1;
+	struct kernel_clone_args args = {.exit_signal = SIGCHLD};
+	int told[2], cgroup = -1, code = 0;
 	pid_t pid;
 
 	if (execs->cgroup >= 0) {
@@ -295,25 +320,29 @@ static int launch(struct execs *execs, struct exec_request *request, const struc
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup;
 	}
-	execs->failure->code = 0;
-	set_score(execs, COMMAND_SCORE);
-	pid = sys_clone3(&args);
-	if (!pid)
-		become(request, user, theirs, execs->failure);
-	set_score(execs, INIT_SCORE);
+	if (pipe2(told, O_CLOEXEC | O_NONBLOCK) < 0) {
+		code = err_set(e, errno, "limits", "cannot make a pipe");
+	} else {
+		set_score(execs, COMMAND_SCORE);
+		pid = sys_clone3(&args);
+		if (!pid)
+			become(request, user, theirs, told[1]);
+		if (pid < 0)
+			code = err_set(e, errno, "limits", "cannot start another process");
+		set_score(execs, INIT_SCORE);
+		close(told[1]);
+		if (code)
+			close(told[0]);
+		exec->pid = pid;
+		exec->beginning = told[0];
+		exec->patience = now_ms() + BEGIN_MS;
+	}
 	if (cgroup >= 0)
 		close(cgroup);
-	if (pid < 0)
-		return err_set(e, errno, "limits", "cannot start another process");
-	exec->pid = pid;
-	if (!execs->failure->code)
-		return 0;
-	waitpid(pid, NULL, 0);
-	return err_set(e, execs->failure->code, execs->failure->stage, "%s",
-		       !strcmp(execs->failure->stage, "cwd") ? request->cwd : request->args[0]);
+	return code;
 }
 
-int execs_start(struct execs *execs, const struct exec_request *wanted, struct exec **result, struct err *e)
+int execs_start(struct execs *execs, const struct exec_request *wanted, uint32_t id, struct exec **result, struct err *e)
 {
 	static struct exec_request request;
 	struct exec *exec = NULL;
@@ -332,6 +361,7 @@ int execs_start(struct execs *execs, const struct exec_request *wanted, struct e
 	request = *wanted;
 	complete_env(&request, &user);
 	exec->number = request.number;
+	exec->request = id;
 	code = request.rows ? make_terminal(execs, &request, &user, exec, theirs, e)
 			    : make_streams(request.stdin_pipe, exec->streams, theirs, e);
 	if (!code && request.label_length) {
@@ -356,8 +386,80 @@ int execs_start(struct execs *execs, const struct exec_request *wanted, struct e
 	}
 	execs->count++;
 	execs->terminals += exec->terminal != NULL;
+	execs->beginning++;
 	*result = exec;
 	return 0;
+}
+
+/* Says whether it is decided, and what: *code is 0, or why the exec could not be started. */
+static bool is_decided(struct exec *exec, uint64_t now, int *code, struct err *e)
+{
+	struct exec_failure failure;
+	ssize_t length = read(exec->beginning, &failure, sizeof failure);
+
+	*code = 0;
+	if (length == (ssize_t)sizeof failure && failure.stage <= STAGE_EXEC) {
+		failure.text[sizeof failure.text - 1] = 0;
+		*code = err_set(e, failure.code, stages[failure.stage], "%s", failure.text);
+	} else if (length < 0 && (errno == EAGAIN || errno == EINTR)) {
+		if (now < exec->patience)
+			return false;
+		kill(exec->pid, SIGKILL);
+		*code = err_set(e, ETIMEDOUT, "limits", "exec %llu does not begin", (unsigned long long)exec->number);
+	}
+	return true;
+}
+
+/* Whoever has listed it waits for its end, which comes; of any other nothing is told but that it could not be started. */
+static void fail(struct execs *execs, struct exec *exec)
+{
+	if (exec->terminal) {
+		terminals_close(exec->terminal);
+		exec->terminal = NULL;
+		execs->terminals--;
+	}
+	if (exec->listed)
+		return;
+	close_all(exec->streams);
+	execs_release(exec);
+}
+
+void execs_abandon(struct execs *execs, struct exec *exec)
+{
+	signal_tree(execs, exec, SIGKILL);
+	fail(execs, exec);
+}
+
+struct exec *execs_begun(struct execs *execs, int *code, struct err *e)
+{
+	uint64_t now = execs->beginning ? now_ms() : 0;
+
+	for (size_t i = 0; i < execs->count && execs->beginning; i++) {
+		struct exec *exec = &execs->list[i];
+
+		if (exec->beginning < 0 || !is_decided(exec, now, code, e))
+			continue;
+		close(exec->beginning);
+		exec->beginning = -1;
+		execs->beginning--;
+		if (*code)
+			fail(execs, exec);
+		return exec;
+	}
+	return NULL;
+}
+
+int execs_patience(const struct execs *execs)
+{
+	uint64_t now = execs->beginning ? now_ms() : 0, least = BEGIN_MS;
+
+	for (size_t i = 0; i < execs->count && execs->beginning; i++) {
+		const struct exec *exec = &execs->list[i];
+
+		if (exec->beginning >= 0 && (exec->patience <= now || exec->patience - now < least))
+			least = exec->patience <= now ? 0 : exec->patience - now;
+	}
+	return execs->beginning ? (int)least : -1;
 }
 
 static void end_terminal(struct execs *execs, struct exec *exec)
@@ -527,7 +629,7 @@ int execs_signal(struct execs *execs, struct exec *exec, int signal, bool tree, 
 
 bool execs_is_over(const struct exec *exec)
 {
-	return exec->exited && (!exec->terminal || terminals_drained(exec->terminal));
+	return exec->exited && exec->beginning < 0 && (!exec->terminal || terminals_drained(exec->terminal));
 }
 
 int execs_resize(const struct exec *exec, uint64_t rows, uint64_t columns, struct err *e)
@@ -568,6 +670,8 @@ size_t execs_poll(const struct execs *execs, struct pollfd *polls)
 	for (size_t i = 0; i < execs->count; i++) {
 		const struct exec *exec = &execs->list[i];
 
+		if (exec->beginning >= 0)
+			polls[count++] = (struct pollfd){.fd = exec->beginning, .events = POLLIN};
 		for (int stream = 1; stream < 3 && exec->released; stream++)
 			if (exec->streams[stream] >= 0)
 				polls[count++] = (struct pollfd){.fd = exec->streams[stream], .events = POLLIN};

@@ -13,7 +13,7 @@
 
 #define EXECS_MAX 4096
 #define EXEC_STRINGS_MAX 4096
-#define EXECS_POLLS (2 * EXECS_MAX + TERMINAL_POLLS * TERMINALS_MAX)
+#define EXECS_POLLS (3 * EXECS_MAX + TERMINAL_POLLS * TERMINALS_MAX)
 
 /* A request to start a command. Strings point into the message. */
 struct exec_request {
@@ -39,6 +39,10 @@ struct exec {
 	bool unsent;     /* the worker has not been told of the exit */
 	bool released;   /* the worker has its end; we only mind what it left behind */
 	bool has_cgroup;
+	bool listed;     /* while it began: somebody waits for its end */
+	int beginning;   /* read end of a pipe that ends when it is its command; -1 from then on */
+	uint32_t request;  /* that asked for it */
+	uint64_t patience; /* time at which it is given up, if it has not begun */
 	int streams[3];  /* our ends: stdin's write end, stdout's and stderr's read ends; -1 when closed, or there is none */
 	struct terminal *terminal; /* NULL for none, or when it is over */
 	uint8_t *label;
@@ -52,14 +56,24 @@ struct execs {
 	size_t capacity;
 	struct exec *list;
 	size_t terminals; /* that are not over */
-	struct exec_failure *failure; /* memory shared with a child until it has become its command */
+	size_t beginning; /* that are not their commands yet */
 };
 
+/* Has what is forked from now on taken before the init when memory is short, or again as the init itself. */
+void execs_score(const struct execs *execs, bool command);
 int execs_parse(struct msg_reader fields, struct exec_request *request, struct err *e);
-int execs_init(struct execs *execs, int cgroup, int score, struct err *e);
-/* Starts a command; *exec is valid until the next call. -ENOENT and the like tell why not, in `e->stage`
- * ("user", "cwd", "exec", "limits"). */
-int execs_start(struct execs *execs, const struct exec_request *request, struct exec **exec, struct err *e);
+void execs_init(struct execs *execs, int cgroup, int score);
+/* Begins to start a command for the request of this id; *exec is valid until the next call. -ENOENT and the like tell why
+ * not, in `e->stage` ("user", "limits"). */
+int execs_start(struct execs *execs, const struct exec_request *request, uint32_t id, struct exec **exec, struct err *e);
+/* Returns the first exec of which it is decided whether it could be started, or NULL. It is decided once: *code is 0, or
+ * tells why not, in `e->stage` ("user", "cwd", "exec", "limits"); then nothing of the exec is left but its process, which
+ * ends. */
+struct exec *execs_begun(struct execs *execs, int *code, struct err *e);
+/* Kills and forgets one that has begun and that nobody can be told of. */
+void execs_abandon(struct execs *execs, struct exec *exec);
+/* Milliseconds until execs_begun has to be asked whatever poll answers; -1 for never. */
+int execs_patience(const struct execs *execs);
 struct exec *execs_find(struct execs *execs, uint64_t number);
 /* Notes that a child of ours ended. Returns true if it was the main process of an exec. */
 bool execs_reaped(struct execs *execs, pid_t pid, int status);

@@ -36,6 +36,9 @@ int files_stat(const struct user *user, const char *path, bool follow, struct fi
 	       struct err *e);
 /* Makes a directory; *created says whether it was not there. -ENOTDIR / -EEXIST if something else is in the way. */
 int files_mkdir(const struct user *user, const char *path, mode_t mode, bool parents, bool *created, struct err *e);
+/* Starts a process of the user that writes what comes from a source to an open file, up to its end: whose memory that
+ * takes is decided by who writes. It ends with 0 or an errno. */
+pid_t files_fill(const struct user *user, int to, int from, struct err *e);
 /* Removes a file, a link or an empty directory. */
 int files_remove(const struct user *user, const char *path, struct err *e);
 /* With `exclusive` nothing is replaced: -EEXIST. Two names in one directory are two in one, whatever its path names

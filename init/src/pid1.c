@@ -48,6 +48,7 @@ struct pid1 {
 	size_t watch_count;
 	struct watching watches[WATCHES_MAX];
 	int given; /* the descriptor that came with the request that is handled; -1 for none */
+	int source; /* the second one, where two came */
 };
 
 static uint8_t received[MSG_MAX];
@@ -74,24 +75,46 @@ static int reply(const struct pid1 *pid1, const struct msg_writer *writer, const
 	return msg_send(pid1->control, writer, fds, count, 0);
 }
 
+/* Answered when the command runs, or cannot: see answer_begun. */
 static int start_exec(struct pid1 *pid1, uint32_t id, struct msg_reader fields, struct err *e)
 {
 	static struct exec_request request;
-	struct msg_writer writer;
 	struct exec *exec;
-	int fds[3], code = execs_parse(fields, &request, e);
+	int code = execs_parse(fields, &request, e);
+
+	return code ? code : execs_start(&pid1->execs, &request, id, &exec, e);
+}
+
+static int answer_start(struct pid1 *pid1, const struct exec *exec)
+{
+	struct msg_writer writer;
 	uint64_t which;
 	size_t count;
+	int fds[3];
 
-	if (!code)
-		code = execs_start(&pid1->execs, &request, &exec, e);
-	if (code)
-		return code;
-	msg_begin(&writer, answer, sizeof answer, M_OK, id);
+	msg_begin(&writer, answer, sizeof answer, M_OK, exec->request);
 	msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
 	count = execs_streams(exec, fds, &which);
 	msg_put_number(&writer, T_STREAMS, which);
 	return reply(pid1, &writer, fds, count);
+}
+
+static void answer_begun(struct pid1 *pid1)
+{
+	struct err e = {0};
+	struct exec *exec;
+	int code;
+
+	while ((exec = execs_begun(&pid1->execs, &code, &e))) {
+		uint32_t id = exec->request;
+
+		if (!code && (code = answer_start(pid1, exec))) {
+			execs_abandon(&pid1->execs, exec);
+			err_set(&e, -code, "limits", "cannot hand over the streams of a command");
+		}
+		if (code)
+			msg_send_error(pid1->control, id, &e, 0);
+	}
 }
 
 static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
@@ -101,13 +124,14 @@ static int list_execs(struct pid1 *pid1, uint32_t id, uint64_t cursor)
 
 	msg_begin(&writer, answer, sizeof answer, M_OK, id);
 	for (i = cursor; i < pid1->execs.count; i++) {
-		const struct exec *exec = &pid1->execs.list[i];
+		struct exec *exec = &pid1->execs.list[i];
 		size_t entry;
 
 		if (exec->released)
 			continue;
 		if (writer.length + exec->label_length + PAGE_ROOM > sizeof answer)
 			break;
+		exec->listed = true;
 		entry = msg_begin_nested(&writer, T_ENTRY);
 		msg_put_number(&writer, T_NUMBER, exec->number);
 		msg_put_number(&writer, T_PID, (uint64_t)exec->pid);
@@ -249,6 +273,24 @@ static int remove_file(struct pid1 *pid1, uint32_t id, const struct user *user, 
 	return 0;
 }
 
+/* Its child is taken before us when memory is short: it is who takes it. */
+static int fill_file(struct pid1 *pid1, uint32_t id, const struct user *user, struct err *e)
+{
+	pid_t pid;
+
+	if (pid1->source < 0)
+		return err_set(e, EINVAL, "path", "fill what with what?");
+	if (pid1->removal_count == REMOVALS_MAX)
+		return err_set(e, EAGAIN, "fill", "%d processes work on files already", REMOVALS_MAX);
+	execs_score(&pid1->execs, true);
+	pid = files_fill(user, pid1->given, pid1->source, e);
+	execs_score(&pid1->execs, false);
+	if (pid < 0)
+		return (int)pid;
+	pid1->removals[pid1->removal_count++] = (struct removal){pid, id};
+	return 0;
+}
+
 static int on_file(struct pid1 *pid1, const struct msg_header *header, struct msg_reader fields, struct err *e)
 {
 	struct file_request request;
@@ -308,6 +350,7 @@ static int on_file(struct pid1 *pid1, const struct msg_header *header, struct ms
 					: err_set(e, EINVAL, "path", "name what?");
 		return code ? code : msg_send_ok(pid1->control, header->id, 0);
 	case M_WATCH: return watch(pid1, header->id, &user, &request, e);
+	case M_FILL: return fill_file(pid1, header->id, &user, e);
 	default:
 		return walk(pid1, header->id, &user, &request, e);
 	}
@@ -381,10 +424,13 @@ static void handle(struct pid1 *pid1, const uint8_t *data, size_t length)
 	case M_DRAFT:
 	case M_PLACE:
 	case M_WATCH:
+	case M_FILL:
 	case M_WALK: code = on_file(pid1, &header, fields, &e); break;
 	default: code = err_set(&e, ENOSYS, "request", "unknown request %u", header.type);
 	}
-	if (code && e.code)
+	if (code && !e.code) /* root inside has as many on their way to itself as its user may have, and we are that user */
+		err_set(&e, -code, "answer", "cannot hand over a descriptor");
+	if (code)
 		msg_send_error(pid1->control, header.id, &e, 0);
 }
 
@@ -421,7 +467,7 @@ static void finish_removal(struct pid1 *pid1, pid_t pid, int status)
 			msg_send_ok(pid1->control, removal.id, 0);
 			return;
 		}
-		err_set(&e, WIFEXITED(status) ? WEXITSTATUS(status) : EIO, "remove", "cannot remove the whole tree");
+		err_set(&e, WIFEXITED(status) ? WEXITSTATUS(status) : ENOSPC, "tree", "the work on files has broken off");
 		msg_send_error(pid1->control, removal.id, &e, 0);
 		return;
 	}
@@ -479,7 +525,8 @@ static void receive(struct pid1 *pid1)
 
 	if (!length || length == -ECONNRESET)
 		_exit(0); /* worker and spawner are both gone: nobody could ever reach this sandbox again */
-	pid1->given = count == 1 ? fds[0] : -1;
+	pid1->given = count == 1 || count == 2 ? fds[0] : -1;
+	pid1->source = count == 2 ? fds[1] : -1;
 	if (length > 0)
 		handle(pid1, received, (size_t)length);
 	msg_close_fds(fds, count);
@@ -490,16 +537,18 @@ static _Noreturn void serve(struct pid1 *pid1)
 	static struct pollfd polls[2 + EXECS_POLLS + WATCHES_MAX];
 
 	for (;;) {
-		bool told = tell_exits(pid1);
 		size_t count = 2, watches;
+		bool told;
 
+		answer_begun(pid1); /* before its end is told */
+		told = tell_exits(pid1);
 		execs_tidy(&pid1->execs);
 		polls[0] = (struct pollfd){.fd = pid1->control, .events = (short)(POLLIN | (told ? 0 : POLLOUT))};
 		polls[1] = (struct pollfd){.fd = pid1->signals, .events = POLLIN};
 		count += execs_poll(&pid1->execs, polls + 2);
 		watches = count;
 		count += poll_watches(pid1, polls + watches);
-		if (poll(polls, count, -1) < 0)
+		if (poll(polls, count, execs_patience(&pid1->execs)) < 0)
 			continue;
 		execs_relay(&pid1->execs, polls + 2);
 		end_watches(pid1, polls + watches); /* before any is reaped, which moves the others */
@@ -515,7 +564,6 @@ _Noreturn void pid1_run(int control, int cgroup, int score)
 	static struct pid1 pid1;
 	uint8_t buffer[64];
 	struct msg_writer writer;
-	struct err e = {0};
 	sigset_t all;
 
 	pid1.control = control;
@@ -523,8 +571,9 @@ _Noreturn void pid1_run(int control, int cgroup, int score)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	pid1.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (pid1.signals < 0 || execs_init(&pid1.execs, cgroup, score, &e))
+	if (pid1.signals < 0)
 		_exit(1);
+	execs_init(&pid1.execs, cgroup, score);
 	msg_begin(&writer, buffer, sizeof buffer, M_READY, 0);
 	if (msg_send(control, &writer, NULL, 0, 0))
 		_exit(0);

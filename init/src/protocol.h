@@ -12,7 +12,7 @@
 #ifndef TRAFORO_PROTOCOL_H
 #define TRAFORO_PROTOCOL_H
 
-#define PROTOCOL_VERSION 3
+#define PROTOCOL_VERSION 4
 #define MSG_MAX (160 * 1024)
 #define MSG_FDS_MAX 16
 #define LABEL_MAX (32 * 1024)
@@ -52,6 +52,7 @@ enum message_type {
 	M_USAGE = 35,        /* -> OK used size */
 	M_DRAFT = 36,        /* path mode user -> OK [file]; it has no name yet */
 	M_PLACE = 37,        /* path exclusive user [file] -> OK */
+	M_FILL = 38,         /* path user [file, source] -> OK when the source has ended and the file has all of it */
 	/* spawner or worker to a new init, before anything else */
 	M_GO = 40, /* [layers] */
 	/* events */

@@ -396,3 +396,37 @@ pid_t files_remove_tree(const struct user *user, const char *path, struct err *e
 	close(dir);
 	return code ? code : pid;
 }
+
+static _Noreturn void fill(int to, int from)
+{
+	static char block[1 << 16];
+
+	for (;;) {
+		ssize_t got = read(from, block, sizeof block), done = 0;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			_exit(got ? errno : 0);
+		while (done < got) {
+			ssize_t put = write(to, block + done, (size_t)(got - done));
+
+			if (put < 0 && errno != EINTR)
+				_exit(errno);
+			done += put > 0 ? put : 0;
+		}
+	}
+}
+
+pid_t files_fill(const struct user *user, int to, int from, struct err *e)
+{
+	int code;
+	pid_t pid = trees_fork(user, to, from, &code);
+
+	if (!pid) {
+		if (code)
+			_exit(-code);
+		fill(to, from);
+	}
+	return pid < 0 ? err_set(e, errno, "fill", "cannot start a process") : pid;
+}

@@ -11,6 +11,29 @@ static struct execs execs;
 static struct err e;
 static char output[8192];
 
+/* Waits until it is decided whether the one command that was started could be. */
+static int begin(void)
+{
+	struct pollfd polls[4];
+	struct exec *exec;
+	int code;
+
+	while (!(exec = execs_begun(&execs, &code, &e)))
+		poll(polls, execs_poll(&execs, polls), execs_patience(&execs));
+	return code;
+}
+
+/* Reaps what could not be started. */
+static void reap(struct exec *exec)
+{
+	int status;
+
+	need(waitpid(exec->pid, &status, 0) == exec->pid, "waitpid");
+	need(execs_reaped(&execs, exec->pid, status), "execs_reaped");
+	execs_tidy(&execs);
+	need(!execs.count && !execs.beginning, "an exec is left");
+}
+
 /* Starts a command as its init would, waits for its end and keeps what it printed. Returns 0 or the errno. */
 static int run_in(const char *cwd, const char *user, const char *const *args, const char *const *env)
 {
@@ -31,9 +54,14 @@ static int run_in(const char *cwd, const char *user, const char *const *args, co
 		request.env_count++;
 	}
 	output[0] = 0;
-	code = execs_start(&execs, &request, &exec, &e);
+	code = execs_start(&execs, &request, 1, &exec, &e);
 	if (code)
 		return code;
+	code = begin();
+	if (code) {
+		reap(exec);
+		return code;
+	}
 	fcntl(exec->streams[1], F_SETFL, 0);
 	while (length < sizeof output - 1 &&
 	       (got = read(exec->streams[1], output + length, sizeof output - 1 - length)) > 0)
@@ -109,6 +137,65 @@ static void test_no_way_out(void)
 	close(inside);
 }
 
+static struct exec *start(const char *name)
+{
+	static struct exec_request request;
+	static uint64_t number = 1000;
+	struct exec *exec;
+
+	request = (struct exec_request){.number = ++number, .cwd = "/", .user = "0", .args = {name}, .arg_count = 1};
+	need(!execs_start(&execs, &request, 1, &exec, &e), "execs_start");
+	return exec;
+}
+
+static void finish(struct exec *exec)
+{
+	int status;
+
+	need(waitpid(exec->pid, &status, 0) == exec->pid && execs_reaped(&execs, exec->pid, status), "waitpid");
+	execs_release(exec);
+	execs_tidy(&execs);
+}
+
+/* A child that is its user already and not yet its command can be stopped by that user, or made to wait: for the kernel,
+ * which asks whoever has a lease on a file to give it back before anybody else opens it. */
+static void test_waiting(void)
+{
+	struct exec *slow, *found;
+	int fd, code;
+
+	file_make(at("leased"), "#!/bin/sh\n", 0755);
+	fd = open(at("leased"), O_RDONLY | O_CLOEXEC);
+	need(fd >= 0, "open");
+	if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0) {
+		skip("a command that does not begin", "this file system has no leases");
+		close(fd);
+		return;
+	}
+	slow = start(at("leased"));
+	is(execs.beginning, 1, "a command that waits for its program is not waited for");
+	ok(!execs_is_over(slow) && execs_patience(&execs) > 0, "nor has it ended");
+	found = start("/bin/true");
+	while (!(found = execs_begun(&execs, &code, &e)))
+		poll(NULL, 0, 1);
+	ok(found == &execs.list[1] && !code, "others begin meanwhile");
+	finish(found);
+	slow = &execs.list[0];
+	need(!fcntl(fd, F_SETLEASE, F_UNLCK), "F_UNLCK");
+	is(begin(), 0, "it begins when it may");
+	finish(slow);
+	need(!execs.count && !fcntl(fd, F_SETLEASE, F_WRLCK), "F_SETLEASE");
+	slow = start(at("leased"));
+	need(execs.beginning == 1 && !kill(slow->pid, SIGSTOP), "kill");
+	ok(!execs_begun(&execs, &code, &e), "there is a time to wait");
+	slow->patience = 0;
+	is(execs_patience(&execs), 0, "which ends");
+	ok(execs_begun(&execs, &code, &e) == slow && code == -ETIMEDOUT, "then it is given up");
+	is_string(e.stage, "limits", "in words");
+	reap(slow);
+	close(fd);
+}
+
 static void test_signals(void)
 {
 	is(shell("grep -E '^Sig(Blk|Ign)' /proc/self/status"), 0, "a command sees its signals");
@@ -127,10 +214,11 @@ int main(void)
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	people_make();
 	place_make();
-	need(!execs_init(&execs, -1, -1, &e), "execs_init");
+	execs_init(&execs, -1, -1);
 	if (guest_exists()) {
 		test_run();
 		test_no_way_out();
+		test_waiting();
 		test_signals();
 	} else {
 		skip("commands run", "needs root and other users");

@@ -595,6 +595,18 @@ static void possess(const char *pid, const char *mask)
 	say_number(count);
 }
 
+/* Keeps a file for itself: the kernel asks it before anybody else opens it, and it does not answer. */
+static void lease(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	signal(SIGIO, SIG_IGN);
+	if (fd < 0 || fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+		give_up("lease");
+	say("leased");
+	pause();
+}
+
 int main(int argc, char **argv)
 {
 	const char *word = argc > 1 ? argv[1] : "";
@@ -650,6 +662,8 @@ int main(int argc, char **argv)
 		printf("%d %d\n", getuid(), geteuid());
 	else if (!strcmp(word, "possess") && argc == 4)
 		possess(argv[2], argv[3]);
+	else if (!strcmp(word, "lease") && argc == 3)
+		lease(argv[2]);
 	else if (!strcmp(word, "wait"))
 		pause();
 	else

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 
 import pytest
 
 from tests.security import labs
+from traforo.domain import errors
+from traforo.worker.runtimes.container import channels
 
 SECRETS = ["mem", "environ", "maps", "auxv", "fd", "fdinfo", "map_files", "exe", "root", "cwd", "stack", "syscall"]
 SECRETS += ["personality", "pagemap", "smaps", "numa_maps", "timers", "io", "ns/pid", "task/1/mem", "task/1/fd"]
 F_GET_SEALS = 1034
+CROWD = """
+import array, errno, os, socket, time
+sent = array.array("i", [os.open("/dev/null", os.O_RDONLY)] * 250)
+kept = []
+try:
+    while True:
+        kept += socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for _ in range(5):
+            kept[-1].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)])
+except OSError as error:
+    print(errno.errorcode[error.errno], flush=True)
+time.sleep(20)
+"""
+"""Sends descriptors to itself, and takes none out, until the kernel refuses."""
 ALL_SEALS = 0xF  # against sealing, shrinking, growing, writing
 
 
@@ -59,6 +76,28 @@ async def test_a_flood_of_signals_does_not_hold_the_init_up(sandbox: labs.Sandbo
     for _ in range(20):
         assert (await labs.run(sandbox, "echo alive")).stdout == b"alive\n"
     await labs.end(flood)
+
+
+@pytest.mark.parametrize("user", ["root", "user"])
+async def test_a_command_that_does_not_begin_holds_nobody_up(sandbox: labs.Sandbox, user: str) -> None:
+    """Before it is its command, a child of the init is its user already: who may stop it, or make it wait for a file."""
+    await labs.write(sandbox, "/tmp/program", b"#!/bin/sh\n", mode=0o755, user=user)
+    keeper = await labs.begin(sandbox, "lease", "/tmp/program", user=user)  # whoever else opens it waits
+    waiting = asyncio.ensure_future(labs.run(sandbox, ["/tmp/program"], user=user))
+    signal = "for each in /proc/[0-9]*; do grep -qx init $each/comm && kill -{} ${{each#/proc/}}; done 2>&1; echo sent"
+
+    async def stop() -> bool:
+        await labs.run(sandbox, signal.format("STOP"), user=user)
+        return b"stopped" in (await labs.run(sandbox, "cat /proc/[0-9]*/status")).stdout
+
+    await labs.eventually(stop)
+    await labs.end(keeper)
+    for _ in range(10):
+        assert (await labs.run(sandbox, "echo alive")).stdout == b"alive\n"
+        assert (await sandbox.files.stat("/etc", user="root")).mode
+    assert not waiting.done()
+    await labs.run(sandbox, signal.format("CONT"), user=user)
+    assert (await waiting).exit.code == 0
 
 
 async def test_limits_of_the_init_cannot_be_set_from_inside(sandbox: labs.Sandbox) -> None:
@@ -110,3 +149,20 @@ async def test_zombies_are_reaped(sandbox: labs.Sandbox) -> None:
         return (await labs.run(sandbox, "grep -l '^State:.Z' /proc/[0-9]*/status")).stdout == b""
 
     await labs.eventually(clean)
+
+
+async def test_no_room_for_descriptors_is_said_in_words(sandbox: labs.Sandbox) -> None:
+    """Root inside has so many on their way to itself that the kernel lets its user, which the init is too, send no more.
+
+    What was started for nobody is ended again.
+    """
+    crowd = await labs.start(sandbox, ["python3", "-c", CROWD])
+    assert await labs.line(crowd) == "ETOOMANYREFS"
+    with pytest.raises(errors.StartFailed) as caught:
+        await labs.start(sandbox, [labs.PROBE, "wait"])
+    assert (caught.value.fields["stage"], caught.value.fields["errno_name"]) == ("limits", "ETOOMANYREFS")
+    with pytest.raises(errors.TraforoError) as refused:
+        await sandbox.files.open("/etc/hostname", os.O_RDONLY, user="root")
+    assert not isinstance(refused.value, channels.Silent)
+    await labs.end(crowd)
+    assert set((await labs.run(sandbox, "cat /proc/[0-9]*/comm")).lines) <= {"init", "sh", "cat"}

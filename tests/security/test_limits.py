@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.security import labs
 from traforo.domain import errors, states
+from traforo.worker.files import fillings
 from traforo.worker.runtimes import contract
 
 
@@ -62,6 +64,14 @@ async def test_many_small_hogs_end_in_words_as_well(lab: labs.Lab, sandbox: labs
     assert await _lives(other)
 
 
+@pytest.mark.parametrize("user", ["root", "user"])
+async def test_the_kernel_takes_a_command_first_and_a_worker_last(sandbox: labs.Sandbox, user: str) -> None:
+    """When memory is short, of the sandbox or of the host."""
+    worker, init = (int(Path(f"/proc/{which}/oom_score_adj").read_text()) for which in ("self", sandbox.pid))
+    done = await labs.run(sandbox, "cat /proc/self/oom_score_adj", user=user)
+    assert worker < init < int(done.lines[0])
+
+
 async def test_network_buffers_are_memory_too(lab: labs.Lab) -> None:
     """Control groups of the old kind count them apart: without a limit of their own a sandbox takes what it likes."""
     sandbox = await lab.create(memory_mib=64)
@@ -78,6 +88,25 @@ async def test_a_full_disk_is_an_error_of_who_fills_it(lab: labs.Lab, place: str
     with pytest.raises(OSError, match="No space left"):
         await labs.write(sandbox, "/tmp/more", b"x" * (1 << 20))
     assert (await labs.run(sandbox, f"rm {place}/full; echo alive > /tmp/x; cat /tmp/x")).stdout == b"alive\n"
+
+
+async def test_what_is_written_for_a_sandbox_is_its_memory(lab: labs.Lab) -> None:
+    """An upload to a disk in memory counts as if a command had written it: else it would have that much twice."""
+    sandbox = await lab.create(memory_mib=64, disk_mib=64)
+    descriptor = await sandbox.files.open("/tmp/upload", os.O_WRONLY | os.O_CREAT, user="root")
+    filling = fillings.Filling(sandbox.files, descriptor, "/tmp/upload", "root")
+    try:
+        for _ in range(44):
+            await filling.write(b"x" * (1 << 20))
+        await filling.finish()
+        done = await labs.run(sandbox, [labs.PROBE, "hog", "40"])
+        assert done.exit == contract.ExecExit(signal=9, out_of_memory=True)
+        with pytest.raises(errors.DiskFull):
+            await filling.write(b"x" * (64 << 20))
+    finally:
+        await filling.abandon()
+        os.close(descriptor)
+    assert await _lives(sandbox)
 
 
 async def test_files_without_number_are_refused(lab: labs.Lab, sandbox: labs.Sandbox) -> None:

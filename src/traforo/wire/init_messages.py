@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MSG_MAX = 160 * 1024
 MSG_FDS_MAX = 16
 
@@ -54,6 +54,7 @@ class Type(enum.IntEnum):
     USAGE = 35
     DRAFT = 36
     PLACE = 37
+    FILL = 38
     GO = 40
     SANDBOX_EXITED = 64
     READY = 65

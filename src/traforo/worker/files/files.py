@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from traforo.api import threads
 from traforo.domain import errors
 from traforo.worker import insides
-from traforo.worker.files import changes, conditions, descriptors, paces, paths, replacements, walks
+from traforo.worker.files import changes, conditions, descriptors, fillings, paces, paths, replacements, walks
 from traforo.worker.runtimes import contract
 from traforo.worker.sandboxes import activities, entries
 
@@ -123,7 +123,7 @@ class Files:
                 return await self._straight(inside, path, content, name, flags, bits)
             writing = await replacements.begin(inside, path, user=name, mode=mode, wanted=wanted)
             try:
-                written = await _copy(content, writing.fd, path)
+                written = await _copy(content, fillings.Filling(inside, writing.fd, path, name))
                 found = await writing.commit()
             finally:
                 await writing.abandon()
@@ -136,7 +136,7 @@ class Files:
         fd = await inside.open(path, flags, mode, user=user)
         try:
             descriptors.check(fd, path)
-            written = await _copy(content, fd, path)
+            written = await _copy(content, fillings.Filling(inside, fd, path, user))
             found = os.fstat(fd)
             return Written(written, found.st_size, conditions.etag(found))
         finally:
@@ -200,27 +200,23 @@ class Files:
                 raise
 
 
-async def _copy(content: AsyncIterator[bytes], fd: int, path: str) -> int:
+async def _copy(content: AsyncIterator[bytes], filling: fillings.Filling) -> int:
     """Write pieces as they come, put together to blocks; return how many bytes it was. Raises `DiskFull`."""
     waiting: list[bytes] = []
     size = total = 0
-    async for piece in content:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= descriptors.BLOCK_BYTES:
-            await _write(fd, b"".join(waiting), path)
-            total += size
-            waiting, size = [], 0
-    await _write(fd, b"".join(waiting), path)
+    try:
+        async for piece in content:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= descriptors.BLOCK_BYTES:
+                await filling.write(b"".join(waiting))
+                total += size
+                waiting, size = [], 0
+        await filling.write(b"".join(waiting))
+        await filling.finish()
+    finally:
+        await filling.abandon()
     return total + size
-
-
-async def _write(fd: int, data: bytes, path: str) -> None:
-    with descriptors.translated(path):
-        if len(data) <= descriptors.INLINE_BYTES:
-            descriptors.write(fd, data)
-        else:
-            await threads.run(descriptors.write, fd, data)
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import posixpath
 import secrets
 from collections.abc import Callable
@@ -290,7 +291,7 @@ class Tree:
                 self.files, to, user=self.user, mode=source.found.st_mode & 0o777, exclusive=not copying.overwrite
             )
             try:
-                copying.done.bytes += await copy_content(source, writing.fd, facts.path)
+                copying.done.bytes += await copy_content(self.files, source, writing.fd, facts.path, self.user)
                 if copying.keep:
                     await self._keep(facts, to, copying, writing.fd)
                 await writing.commit()
@@ -303,9 +304,15 @@ class Tree:
         copying.done.entries += 1
 
 
-async def copy_content(source: files.OpenFile, to: int, path: str) -> int:
-    """Copy a file's content, as far as it went when it was opened; return how many bytes. Raises `DiskFull`."""
+async def copy_content(inside: contract.Files, source: files.OpenFile, to: int, path: str, user: str) -> int:
+    """Copy a file's content, as far as it went when it was opened if it is small; return how many bytes.
+
+    Raises `DiskFull`.
+    """
     left = source.size
+    if not inside.direct(left):
+        await inside.fill(to, source.fileno(), path, user=user)
+        return os.fstat(to).st_size
     with descriptors.translated(path):
         while left > 0:
             amount = min(left, descriptors.COPY_BYTES)

@@ -11,9 +11,8 @@ import os
 import posixpath
 from dataclasses import dataclass
 
-from traforo.api import threads
 from traforo.domain import errors
-from traforo.worker.files import descriptors, inflows, replacements, tarballs, trees
+from traforo.worker.files import descriptors, fillings, inflows, replacements, tarballs, trees
 from traforo.worker.runtimes import contract
 
 _OWNER_MAY_ENTER = 0o700
@@ -130,13 +129,14 @@ class Unpacking:
             os.close(fd)
 
     async def _fill(self, fd: int, path: str, reader: inflows.Reader) -> None:
-        with descriptors.translated(path):
+        filling = fillings.Filling(self._files, fd, path, self._user)
+        try:
             while data := await reader.read(descriptors.BLOCK_BYTES):
                 self._done.bytes += len(data)
-                if len(data) <= descriptors.INLINE_BYTES:
-                    descriptors.write(fd, data)
-                else:
-                    await threads.run(descriptors.write, fd, data)
+                await filling.write(data)
+            await filling.finish()
+        finally:
+            await filling.abandon()
 
     async def _made(self, path: str, mode: int) -> int:
         """Open a file that was not there; one that was, or a link, is removed and never written through."""

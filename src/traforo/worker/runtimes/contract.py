@@ -256,6 +256,17 @@ class Files(Protocol):
         """Return at most `limit` entries below a directory, in no order, links not followed; paths are absolute."""
         ...
 
+    async def fill(self, descriptor: int, source: int, path: str, *, user: str) -> None:
+        """Write what comes from a source, a pipe or a file, to an open file, up to its end; `path` is for errors.
+
+        The sandbox writes: the memory that it takes, of a disk in memory too, is its own.
+        """
+        ...
+
+    def direct(self, count: int) -> bool:
+        """Say whether the caller may write so many bytes itself: as long as it is little, it is sooner done."""
+        ...
+
     async def mkdir(self, path: str, mode: int = 0o755, *, user: str, parents: bool) -> bool:
         """Make a directory; False if it was there. `NotFound` when a parent is missing and `parents` is False."""
         ...

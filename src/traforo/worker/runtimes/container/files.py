@@ -22,6 +22,9 @@ _RECORD = struct.Struct("<IIQqIIIIQ")
 _RECORD_MAX = _RECORD.size + 2 * 4096
 _WALK_SECONDS = 60.0
 _REMOVE_SECONDS = 600.0
+_FILL_SECONDS = 24 * 3600.0
+_DIRECT_BYTES = 16 << 20
+"""What the worker writes to the disk of a sandbox by itself: on a tmpfs it is the worker's memory."""
 _CHUNK = 1 << 16
 _WATCHES_MAX = 16
 _WATCH_TRIES = 100
@@ -207,6 +210,7 @@ class Files:
     def __init__(self, channel: channels.Channel) -> None:
         self._channel = channel
         self._watches: list[watches.Watch] = []
+        self._direct = _DIRECT_BYTES
 
     async def _ask(
         self,
@@ -263,6 +267,19 @@ class Files:
             raise channels.Closed("the listing took too long") from error
         except channels.Refused as error:
             raise_refused(error, path, user)
+
+    async def fill(self, descriptor: int, source: int, path: str, *, user: str) -> None:
+        """Have the sandbox write what comes from a source."""
+        fields = wire.string(wire.Tag.PATH, check_path(path)) + wire.string(wire.Tag.USER, user)
+        try:
+            await self._channel.request(wire.Type.FILL, fields, (descriptor, source), seconds=_FILL_SECONDS)
+        except channels.Refused as error:
+            raise_refused(error, path, user)
+
+    def direct(self, count: int) -> bool:
+        """Say whether the worker may write so many bytes itself."""
+        self._direct -= count
+        return self._direct >= 0
 
     async def mkdir(self, path: str, mode: int = 0o755, *, user: str, parents: bool) -> bool:
         """Make a directory."""
