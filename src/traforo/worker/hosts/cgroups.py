@@ -20,6 +20,10 @@ CONTROLLERS = ("cpu", "memory", "pids")
 CPU_PERIOD_US = 100_000
 _V1_UNLIMITED = 1 << 62
 _EXECS_MAX = 4096
+_PROCESS_PERCENT = 75
+"""Of the processes that a host may have: what all sandboxes together get."""
+_SOCKET_BYTES = 64 * 1024 * 1024
+"""What network buffers of all sandboxes get where it is not known what the host has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +149,35 @@ def prepare(name: str, mountinfo: str, membership: str = "") -> Layout:
     return Layout(tuple(hierarchies), frozenset(missing))
 
 
-def limit_total(layout: Layout, memory_bytes: int) -> None:
-    """Bound all sandboxes together, so that their ceilings, added up, cannot take the host's memory. Blocks."""
+def limit_total(layout: Layout, memory_bytes: int, proc: Path = Path("/proc")) -> None:
+    """Bound all sandboxes together, so that their ceilings, added up, cannot take all that the host has. Blocks.
+
+    That is memory, processes, and where it is counted apart what network buffers take: the kernel has one allowance of
+    those for all networks of a host, and none when that is used up.
+    """
     for hierarchy in layout.hierarchies:
         if "memory" in hierarchy.controllers:
             name = "memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes"
             _write(Path(hierarchy.path, name), str(memory_bytes))
+            if hierarchy.socket_file:
+                _write(Path(hierarchy.path, hierarchy.socket_file), str(min(memory_bytes, _socket_bytes(proc))))
+        if "pids" in hierarchy.controllers:
+            _write(Path(hierarchy.path, "pids.max"), str(_processes(proc)))
+
+
+def _processes(proc: Path) -> int:
+    """Return how many processes all sandboxes may have: most of what this host has numbers, and memory, for."""
+    limits = [int((proc / "sys/kernel" / name).read_text()) for name in ("pid_max", "threads-max")]
+    return max(1, min(limits) * _PROCESS_PERCENT // 100)
+
+
+def _socket_bytes(proc: Path) -> int:
+    """Return what network buffers of all sandboxes may take: half of what makes the kernel save them everywhere."""
+    try:
+        pages = int((proc / "sys/net/ipv4/tcp_mem").read_text().split()[0])
+    except OSError:  # only the host's own network namespace shows it
+        return _SOCKET_BYTES
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def sweep(layout: Layout, keep: frozenset[str]) -> None:

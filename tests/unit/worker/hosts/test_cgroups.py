@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,26 @@ def test_sweeping_leaves_what_is_kept(tmp_path: Path) -> None:
     layout = cgroups.Layout((cgroups.Hierarchy(2, str(tmp_path), frozenset()),))
     cgroups.sweep(layout, frozenset({"sbx_kept"}))
     assert {"sbx_kept", "other"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_all_sandboxes_together_leave_something_of_the_host(tmp_path: Path) -> None:
+    """Ceilings add up: numbers of processes and network buffers are bounded like memory, where a tree can."""
+    proc, group = tmp_path / "proc", tmp_path / "group"
+    for name, text in (
+        ("kernel/pid_max", "4000"),
+        ("kernel/threads-max", "90000"),
+        ("net/ipv4/tcp_mem", "100 200 300"),
+    ):
+        (proc / "sys" / name).parent.mkdir(parents=True, exist_ok=True)
+        (proc / "sys" / name).write_text(f"{text}\n")
+    group.mkdir()
+    tree = cgroups.Hierarchy(1, str(group), frozenset({"memory", "pids"}), None, "memory.kmem.tcp.limit_in_bytes")
+    cgroups.limit_total(cgroups.Layout((tree,), frozenset()), 1 << 30, proc)
+    assert {path.name: int(path.read_text()) for path in group.iterdir()} == {
+        "memory.limit_in_bytes": 1 << 30,
+        "memory.kmem.tcp.limit_in_bytes": 50 * os.sysconf("SC_PAGE_SIZE"),
+        "pids.max": 3000,
+    }
+    (proc / "sys/net/ipv4/tcp_mem").unlink()
+    cgroups.limit_total(cgroups.Layout((tree,), frozenset()), 1 << 20, proc)
+    assert int((group / "memory.kmem.tcp.limit_in_bytes").read_text()) == 1 << 20
