@@ -432,7 +432,11 @@ async def test_a_context_that_dies_while_it_is_taken_over(
 ) -> None:
     """Its run has that end, and what it printed last, also where the end is told before the run is known again."""
     context = await made(bench)
-    run = begun(bench, context, "import os, time; print('go', flush=True); time.sleep(0.3); print('gone', flush=True); os._exit(5)")
+    run = begun(
+        bench,
+        context,
+        "import os, time; print('go', flush=True); time.sleep(0.3); print('gone', flush=True); os._exit(5)",
+    )
     await printed(bench, run, "go")
     bench.journal.put_exec(run.exec.record())
     adopted = services.Interpreters.adopted

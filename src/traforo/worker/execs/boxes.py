@@ -27,9 +27,14 @@ DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 class Box:
     """The execs of one sandbox. `entry` is None for execs from the journal whose sandbox was not met yet."""
 
-    def __init__(self, entry: entries.Entry | None, log_bytes: int = DEFAULT_LOG_BYTES) -> None:
+    def __init__(
+        self,
+        entry: entries.Entry | None,
+        log_bytes: int = DEFAULT_LOG_BYTES,
+        total: budgets.Total | None = None,
+    ) -> None:
         self.entry = entry
-        self.budget = budgets.Budget(log_bytes)
+        self.budget = budgets.Budget(log_bytes, total)
         """Of its logs."""
         self.running: dict[str, runs.Exec] = {}
         """Those without an outcome, hidden ones too."""

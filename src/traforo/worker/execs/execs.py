@@ -22,7 +22,7 @@ from traforo.settings import worker as settings_worker
 from traforo.telemetry import logs, metrics
 from traforo.worker.execs import boxes, commands, controls, outcomes, results, runs, streams, watches
 from traforo.worker.journal import records
-from traforo.worker.outputs import framelogs, frames, logstores
+from traforo.worker.outputs import budgets, framelogs, frames, logstores
 from traforo.worker.runtimes import contract
 from traforo.worker.sandboxes import entries
 
@@ -44,6 +44,8 @@ class Limits:
     """Bytes of each stream that a result carries."""
     sandbox_bytes: int = boxes.DEFAULT_LOG_BYTES
     """Bytes of all logs of one sandbox; beyond it those of ended execs are dropped, and then parts of the others."""
+    total_bytes: int = 0
+    """The same for the logs of all sandboxes, where the one that has most loses first. 0: half of what the disk has."""
 
 
 def limits(settings: settings_worker.WorkerSettings) -> Limits:
@@ -80,6 +82,8 @@ class Execs:
         self._limits = limits or Limits()
         self._boxes: dict[str, boxes.Box] = {}
         self._store = logstores.LogStore(directory, self._limits.log)
+        self._total = budgets.Total(self._limits.total_bytes or logstores.room(directory))
+        """Of the logs of all sandboxes."""
         self._watch = watches.Watch(self._store, clock=clock, journal=journal, metrics=metrics)
         self._start_duration = metrics.worker_exec_start_duration_seconds
         self._log = logs.get(__name__)
@@ -490,7 +494,7 @@ class Execs:
     def _box_of(self, sandbox_id: str) -> boxes.Box:
         box = self._boxes.get(sandbox_id)
         if box is None:
-            box = self._boxes[sandbox_id] = boxes.Box(None, self._limits.sandbox_bytes)
+            box = self._boxes[sandbox_id] = boxes.Box(None, self._limits.sandbox_bytes, self._total)
         return box
 
     def _sandbox(self, entry: entries.Entry) -> contract.RunningSandbox:

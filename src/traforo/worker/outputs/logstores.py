@@ -19,6 +19,8 @@ from traforo.worker.execs import runs
 from traforo.worker.outputs import blanks, budgets, framelogs
 
 _THREADS = 4
+_ROOM_PERCENT = 50
+"""Of the disk that is free, or taken by logs already: what logs get."""
 
 T = TypeVar("T")
 
@@ -136,3 +138,11 @@ def _serials(directory: Path) -> dict[str, list[int]]:
             elif entry.name.startswith(blanks.PREFIX):
                 Path(entry.path).unlink(missing_ok=True)
     return found
+
+
+def room(directory: Path) -> int:
+    """Return how many bytes of a disk its logs may take together, so that there is some for everything else."""
+    place = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    facts = os.statvfs(place)
+    held = sum(entry.stat().st_size for entry in os.scandir(directory)) if directory.is_dir() else 0
+    return (facts.f_bavail * facts.f_frsize + held) * _ROOM_PERCENT // 100

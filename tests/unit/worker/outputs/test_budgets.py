@@ -88,3 +88,21 @@ def test_log_that_is_gone_says_so(tmp_path: Path) -> None:
     one = framelogs.FrameLog(str(tmp_path / "a"), LIMITS)
     one.missing(Amounts(10, 5), 3)
     assert (one.dropped, one.count, one.oldest) == (Amounts(10, 5), 3, 3)
+
+
+def test_who_has_most_loses_first(tmp_path: Path) -> None:
+    """All sandboxes share one limit: a loud one, whether it has ended or not, takes nothing from a quiet one."""
+    total = budgets.Total(200_000)
+    loud, quiet = budgets.Budget(1_000_000, total), budgets.Budget(1_000_000, total)
+    small = log(tmp_path, "quiet", quiet)
+    fill(small, 20)
+    small.finish(b"{}", 0)
+    for name in ("a", "b", "c", "d", "e"):
+        one = log(tmp_path, name, loud)
+        fill(one, 60)
+        one.finish(b"{}", 0)
+    assert total.used == loud.used + quiet.used == held(tmp_path) <= total.limit + LIMITS.segment_bytes
+    assert small.dropped == Amounts()
+    assert small.view().read(0, 99, 1 << 20) != []
+    small.detach()
+    assert (quiet.used, total.used) == (0, loud.used)
