@@ -92,6 +92,7 @@ class Supervisor:
     async def _answered(self, scope: Scope, head: _Head, receive: Receive, answering: _Answering) -> None:
         send: Send = answering
         try:
+            _check_host(head)
             if self._local_only:
                 _check_origin(head, self._names)
             if head.length is None or head.length > self._limits.default or head.expect:
@@ -180,7 +181,7 @@ class Supervisor:
 class _Head:
     """What the headers of a request say about how to handle it, from one pass over them."""
 
-    __slots__ = ("expect", "host", "length", "origin", "request_id", "trace")
+    __slots__ = ("expect", "host", "hosts", "length", "origin", "request_id", "trace")
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.request_id = ""
@@ -189,6 +190,7 @@ class _Head:
         self.expect = False
         self.origin = b""
         self.host = b""
+        self.hosts = 0
         parent = state = b""
         for name, value in headers:
             match name:
@@ -208,6 +210,7 @@ class _Head:
                     self.origin = value
                 case b"host":
                     self.host = value
+                    self.hosts += 1
         self.request_id = self.request_id or ids.new_request_id()
         if parent:
             self.trace = traces.parse(parent.decode("latin-1"), state.decode("latin-1"))
@@ -269,6 +272,12 @@ class _Talking:
         if self.accepted and not self.code:
             with contextlib.suppress(OSError):
                 await self({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def _check_host(head: _Head) -> None:
+    """Raise `InvalidRequest` where it is not clear for whom a request is: what stands before us may choose another."""
+    if head.hosts > 1:
+        raise errors.InvalidRequest("cannot serve the request: it has more than one 'Host'", field="host")
 
 
 def _check_origin(head: _Head, names: frozenset[str]) -> None:

@@ -179,11 +179,14 @@ class Authority:
         return self._signed(self._sandbox_key, _SANDBOX, said)
 
     def verify_sandbox_token(self, authorization: str | None, sandbox_id: str) -> SandboxGrant:
-        """Check an `Authorization` header that carries the token of this sandbox. Raises `Unauthenticated`."""
+        """Check an `Authorization` header that carries the token of this sandbox. Raises `Unauthenticated`, and
+        `Forbidden` for that of another one.
+        """
         said = self._verified(claims.bearer(authorization), self._sandbox_key, kind=_SANDBOX)
         claims.check_constants(said, issuer=_ISSUER, audience=_SANDBOX)
         _, expires_at = claims.check_times(said, self._clock.now())
-        claims.check_subject(said, sandbox_id)
+        if said.get("sub") != sandbox_id:
+            raise errors.Forbidden("cannot open the sandbox: the token is that of another one", kind="sandbox")
         return SandboxGrant(sandbox_id, claims.identifier(said, "client_id"), expires_at)
 
     # -------------------------------------------------------------------------------------------------- files

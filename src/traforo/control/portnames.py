@@ -45,7 +45,7 @@ class SendOn:
             raise errors.InvalidRequest("cannot redirect: the request is for no path", field="path")
         owner = self._context.registrar.owner(sandbox.worker)
         below = f"{redirects.PREFIX.decode()}{sandbox}/proxy/{port}".encode()
-        location = redirects.location(owner.worker.base_url, below + target)
+        location = redirects.location(owner.worker.base_url, below + target, scheme=scope.get("scheme", ""))
         await answers.redirect(location, traces.headers())(scope, receive, send)
 
 

@@ -43,6 +43,10 @@ def sandbox_id(found: bytes) -> ids.SandboxId:
     return ids.parse_sandbox_id(parse.unquote_to_bytes(segment).decode(errors="replace"))
 
 
-def location(base_url: str, found: bytes) -> str:
-    """Return the same target at a worker. `base_url` has no path, and the target begins with one slash and a word."""
-    return base_url + found.decode("ascii")
+def location(base_url: str, found: bytes, *, scheme: str = "http") -> str:
+    """Return the same target at a worker. `base_url` has no path, and the target begins with one slash and a word.
+
+    `scheme` is that of the request: clients of WebSockets follow `ws` and `wss` alone.
+    """
+    place = base_url.replace("http", "ws", 1) if scheme in {"ws", "wss"} else base_url
+    return place + found.decode("ascii")

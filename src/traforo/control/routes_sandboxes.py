@@ -186,4 +186,6 @@ def _sent_on(context: contexts.Context, scope: Scope) -> Response:
     """Answer with the same target at its owner. Raises `MalformedId`, `NotFound`, `WorkerUnavailable`."""
     target = redirects.target(scope)
     owner = context.registrar.owner(redirects.sandbox_id(target).worker)
-    return answers.redirect(redirects.location(owner.worker.base_url, target), traces.headers())
+    return answers.redirect(
+        redirects.location(owner.worker.base_url, target, scheme=scope.get("scheme", "")), traces.headers()
+    )

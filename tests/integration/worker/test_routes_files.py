@@ -109,6 +109,15 @@ async def test_stat(client: httpx2.AsyncClient, bench: benches.Bench) -> None:
     assert read(await client.get("/files/stat?path=/tmp"), 200, schemas.FileStat)["type"] == "directory"
     missing = read(await client.get("/files/stat?path=/tmp/none"), 200, schemas.FileStat)
     assert missing == {"sandbox_id": bench.entry.text_id, "path": "/tmp/none", "exists": False}
+    assert read(await client.get("/files/stat?path=/tmp/f/below"), 200, schemas.FileStat)["exists"] is False
+
+
+async def test_a_file_is_no_directory(client: httpx2.AsyncClient, bench: benches.Bench) -> None:
+    """One cannot be made where something else is."""
+    (bench.root / "tmp" / "f").write_bytes(b"123")
+    for recursive in (False, True):
+        answer = await client.post("/files/mkdir", json={"path": "/tmp/f", "recursive": recursive})
+        assert problem(answer, 400)["code"] == "invalid_request"
 
 
 async def test_moments_of_any_year(client: httpx2.AsyncClient, bench: benches.Bench) -> None:

@@ -68,7 +68,7 @@ def test_opener_has_the_token_of_the_sandbox_or_of_its_owner(authority: tokens.A
     by_jwt = principals.opener(authority, header(), SANDBOX)
     assert (by_token.client_id, by_token.via, by_token.sandbox_id) == ("alice", "sandbox_token", SANDBOX)
     assert (by_jwt.client_id, by_jwt.via, by_jwt.sandbox_id) == ("alice", "jwt", None)
-    with pytest.raises(errors.Unauthenticated):
+    with pytest.raises(errors.Forbidden):
         principals.opener(authority, own, OTHER)
     with pytest.raises(errors.Unauthenticated):
         principals.opener(authority, None, SANDBOX)

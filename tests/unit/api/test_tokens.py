@@ -254,9 +254,8 @@ def test_sandbox_token_opens_one_sandbox_until_its_time() -> None:
     used = authority(clock=clock)
     header = f"Bearer {used.sign_sandbox_token(SANDBOX, 'alice', NOW + 60)}"
     assert used.verify_sandbox_token(header, SANDBOX) == tokens.SandboxGrant(SANDBOX, "alice", NOW + 60)
-    with pytest.raises(errors.Unauthenticated) as caught:
+    with pytest.raises(errors.Forbidden):
         used.verify_sandbox_token(header, SANDBOX[:-1] + "8")
-    assert caught.value.fields == {"reason": "wrong_subject"}
     clock.time += 60
     with pytest.raises(errors.Unauthenticated, match="expired"):
         used.verify_sandbox_token(header, SANDBOX)

@@ -50,10 +50,10 @@ async def test_handshake_is_redirected(dev: planes.Plane) -> None:
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    scope = {"type": "websocket", "path": "/ws", "raw_path": b"/ws", "query_string": b""}
+    scope = {"type": "websocket", "scheme": "ws", "path": "/ws", "raw_path": b"/ws", "query_string": b""}
     await dev.application(scope | {"headers": [(b"host", HOST.encode())]}, receive, send)
     assert (told[0]["type"], told[0]["status"]) == ("websocket.http.response.start", 307)
-    assert dict(told[0]["headers"])[b"location"] == f"{BELOW}/ws".encode()
+    assert dict(told[0]["headers"])[b"location"] == f"{BELOW}/ws".replace("http", "ws", 1).encode()
 
 
 async def test_no_credential_is_looked_at(prod: planes.Plane) -> None:

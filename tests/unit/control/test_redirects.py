@@ -15,6 +15,12 @@ def scope(raw_path: bytes, query: bytes = b"") -> dict[str, object]:
     return {"raw_path": raw_path, "path": parse.unquote(raw_path.decode("latin-1")), "query_string": query}
 
 
+def test_clients_of_websockets_are_sent_to_one() -> None:
+    """They know no other scheme."""
+    assert redirects.location("https://w:1", b"/sandboxes/x", scheme="ws") == "wss://w:1/sandboxes/x"
+    assert redirects.location("http://w:1", b"/sandboxes/x", scheme="ws") == "ws://w:1/sandboxes/x"
+
+
 @given(rest=VISIBLE, query=VISIBLE)
 def test_target_goes_on_byte_for_byte(rest: bytes, query: bytes) -> None:
     """Whatever may stand in a URL comes out as it went in, behind the worker's base URL and nothing else."""

@@ -23,7 +23,7 @@ from traforo.worker.sandboxes import activities, entries
 
 RING = 10_000
 """Most changes of one watch that are kept."""
-PER_SANDBOX = 32
+PER_SANDBOX = 16
 """Most watches of one sandbox."""
 AT_ONCE = 1024
 """Most watches of this worker."""

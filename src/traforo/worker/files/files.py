@@ -6,6 +6,7 @@ speaks no HTTP, and it trusts nothing a descriptor claims to be.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,10 @@ class Files:
         """Return facts about a path, a link itself and not what it points to; None where nothing exists."""
         try:
             return await insides.files(entry).stat(path, user=insides.user(entry, user), follow=False)
+        except errors.InvalidRequest as error:
+            if replacements.number(error) == errno.ENOTDIR:  # a path below a file
+                return None
+            raise
         except errors.NotFound as error:
             if error.fields.get("kind") == "file":
                 return None
@@ -186,8 +191,13 @@ class Files:
         return Page(found[start:end], str(end) if end < len(found) else None)
 
     async def mkdir(self, entry: entries.Entry, path: str, *, user: str | None, recursive: bool) -> bool:
-        """Make a directory, with `recursive` its parents too; False if it was there."""
-        return await insides.files(entry).mkdir(path, user=insides.user(entry, user), parents=recursive)
+        """Make a directory, with `recursive` its parents too; False if it was there. Raises `InvalidRequest` if it is
+        something else.
+        """
+        try:
+            return await insides.files(entry).mkdir(path, user=insides.user(entry, user), parents=recursive)
+        except errors.Conflict as error:
+            raise errors.InvalidRequest(f"cannot make {path[:200]!r}: it is no directory", field="path") from error
 
     async def remove(self, entry: entries.Entry, path: str, *, user: str | None, recursive: bool, force: bool) -> None:
         """Remove a file, a link or a directory; with `force` nothing to remove is fine. Never the root."""

@@ -25,7 +25,7 @@ def ttl(asked: float | None, *, default: float, most: float) -> float:
     seconds = default if asked is None else asked
     if not MIN_TTL <= seconds <= most:
         raise errors.InvalidRequest(
-            f"cannot lease for {seconds:g} seconds: it must be from {MIN_TTL:g} to {most:g}", field="ttl_seconds"
+            f"cannot lease for {seconds:.12g} seconds: it must be from {MIN_TTL:g} to {most:.12g}", field="ttl_seconds"
         )
     return float(seconds)
 

@@ -403,14 +403,14 @@ class TestProd:
 
     @pytest.mark.parametrize("route", ["GET ", "DELETE ", "PATCH /lease?ttl_seconds=5"])
     async def test_nobody_else_has(self, prod: workers.FakeWorker, prod_http: httpx2.AsyncClient, route: str) -> None:
-        """403 to another client, 401 to nobody and to the token of another sandbox; it lives on."""
+        """403 to another client and to the token of another sandbox, 401 to nobody; it lives on."""
         made, other = [await create(prod_http, prod.bearer(name)) for name in ("alice", "bob")]
         method, _, rest = route.partition(" ")
         url = f"/sandboxes/{made['sandbox_id']}{rest}"
         assert code(await prod_http.request(method, url, headers=prod.bearer("bob"))) == (403, "forbidden")
         assert code(await prod_http.request(method, url)) == (401, "unauthenticated")
         foreign = {"authorization": f"Bearer {other['token']}"}
-        assert code(await prod_http.request(method, url, headers=foreign)) == (401, "unauthenticated")
+        assert code(await prod_http.request(method, url, headers=foreign)) == (403, "forbidden")
         assert made["sandbox_id"] in prod.spawner.live
 
     async def test_a_list_is_the_callers(self, prod: workers.FakeWorker, prod_http: httpx2.AsyncClient) -> None:
