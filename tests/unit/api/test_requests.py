@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import prometheus_client
@@ -78,6 +78,7 @@ class Site:
         path: str = "/echo",
         *pieces: bytes,
         headers: Headers | None = None,
+        more: Sequence[tuple[bytes, bytes]] = (),
         end: bool = True,
     ) -> Answer:
         messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces or (b"",)]
@@ -99,7 +100,7 @@ class Site:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        raw = [*((name.encode(), value.encode()) for name, value in (headers or {}).items()), *more]
         scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"secret=1"}
         await self.app(scope, receive, send)  # type: ignore[arg-type] # plain dictionaries are what a server sends
         return Answer(sent) if sent else Answer([{"status": 0, "headers": []}])
@@ -399,6 +400,14 @@ async def test_web_pages_whose_name_leads_here_are_kept_out_of_dev_mode(host: st
     assert (await site.call(headers=headers)).status == status
     assert (await site.call(headers={"host": host})).status == status
     assert (await Site("prod").call(headers=headers)).status == 200
+
+
+@pytest.mark.parametrize("mode", ["dev", "prod"])
+async def test_a_request_is_for_one_host(mode: str) -> None:
+    """With two, what stands before us might have decided by the other one."""
+    twice = [(b"host", b"localhost"), (b"host", b"localhost")]
+    assert (await Site(mode).call(more=twice[:1])).status == 200
+    assert (await Site(mode).call(more=twice)).status == 400
 
 
 async def test_other_protocols_pass(site: Site) -> None:
