@@ -115,7 +115,7 @@ def test_changes(sandbox: httpx2.Client) -> None:
             seen.extend(page["changes"])
 
     shell(sandbox, "mkdir /tmp/w/d; echo 1 > /tmp/w/d/f")
-    hear("modified", "/tmp/w/d/f")  # a file that is gone from a new directory before that is looked at was never there
+    hear("created", "/tmp/w/d/f")  # written before the new directory was looked at, it was never anything else
     shell(sandbox, "mv /tmp/w/d/f /tmp/w/g; rm /tmp/w/g")
     hear("deleted", "/tmp/w/g")
     told = [(change["kind"], change["path"], change["moved_from"]) for change in seen]

@@ -87,7 +87,7 @@ def test_no_credential(site: Site, authorization: str | None) -> None:
     """A private port needs one of ours."""
     with pytest.raises(errors.Unauthenticated):
         site.check(authorization)
-    with pytest.raises(errors.Unauthenticated):
+    with pytest.raises(errors.Forbidden):
         site.check(site.sandbox(OTHER))
 
 
