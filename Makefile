@@ -16,8 +16,6 @@ ARGS   ?=
 T      ?= tests
 # Processes that run tests.
 JOBS   ?= 2
-# With RETRY=yes, tests that failed are run once more, alone. Both results are printed: one that needs it wants a look.
-RETRY  ?=
 # Time for each fuzz target.
 SECONDS_EACH ?= 20
 
@@ -122,9 +120,7 @@ test-packages: ## install the system packages that tests use, where that is poss
 
 .PHONY: test
 test: test-packages setup build lint types imports test-c ## run everything that CI checks (T=path for fewer tests, JOBS=n for processes)
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --cache-clear $(T) $(ARGS) || { \
-		status=$$?; test $$status = 1 -a -n "$(RETRY)" || exit $$status; \
-		$(BIN)/pytest --last-failed --last-failed-no-failures none --maxfail 1 $(T) $(ARGS); }
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(T) $(ARGS)
 
 .PHONY: fuzz
 fuzz: build $(FUZZ_SETUP) ## look for input that breaks a parser, C and Python (SECONDS_EACH=n for longer)
