@@ -144,8 +144,7 @@ class Watch:
         run.running, run.pid = running, running.pid
         box.add(run)
         pumps.close(running)
-        run.duration_ms = told.duration_ms
-        self._record(box, run, told.outcome, ms / 1000)
+        self.conclude_told(box, run, told, ms)
 
     def conclude_told(self, box: boxes.Box, run: runs.Exec, told: outcomes.Told, ms: int) -> None:
         """As `attach_told`, for an exec that is no process."""

@@ -10,6 +10,7 @@ import asyncio
 import os
 
 from traforo.api import threads
+from traforo.domain import errors
 from traforo.worker.files import descriptors
 from traforo.worker.runtimes import contract
 
@@ -26,7 +27,7 @@ class Filling:
         self._task: asyncio.Task[None] | None = None
 
     async def write(self, data: bytes) -> None:
-        """Write all of `data`. Raises `DiskFull`, `InvalidRequest`, and what the runtime raises for a path."""
+        """Write all of `data`. Raises `DiskFull`, `Conflict`, and what the runtime raises for a path."""
         if self._task is None and self._inside.direct(len(data)):
             with descriptors.translated(self._path):
                 if len(data) <= descriptors.INLINE_BYTES:
@@ -43,8 +44,10 @@ class Filling:
             except BlockingIOError:
                 await self._room()
             except BrokenPipeError:
-                await self.finish()
-                return
+                await self.finish()  # tells why, as a rule
+                raise errors.Conflict(
+                    f"cannot write {self._path[:200]!r}: the sandbox took only a part of it"
+                ) from None
 
     async def finish(self) -> None:
         """Wait until everything is written. Raises as `write` does."""

@@ -28,12 +28,9 @@ class Door:
 
         Raises `Unauthenticated`; also for a placement that was made for another worker.
         """
-        if self._authority.mode == "dev":
-            return principals.DEV
-        if placement is None:
-            return principals.client(self._authority, _authorization(connection))
-        placed = self._authority.verify_placement(placement, self._worker_id)
-        return principals.Principal(placed.client_id, "placement", jti=placed.jti, expires_at=placed.token_expires_at)
+        return principals.creator(
+            self._authority, authorization=_authorization(connection), placement=placement, worker_id=self._worker_id
+        )
 
     def use(self, principal: principals.Principal) -> None:
         """Use up the token of a creator. Raises `Unauthenticated` if it was, `RateLimited` if too many are."""
